@@ -1,0 +1,1 @@
+"""segserve's export room: a trained PyTorch net becomes a proved bundle."""

@@ -1,0 +1,41 @@
+"""Settings in, the ASGI application out; everything it needs is built here, nothing at import."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from service import problems
+from service.gate import Gate
+from service.middleware import RequestContext
+from service.repository import Repository
+from service.routes import health, models, segment
+from service.settings import Settings
+
+DESCRIPTION = "Semantic segmentation as a service: POST a picture, get a class mask, an overlay or numbers."
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """An application with its own models and threads; it starts to load the models when the server starts it."""
+    repository = Repository(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        gate = Gate(settings.threads)
+        app.state.gate = gate
+        loading = asyncio.create_task(asyncio.to_thread(repository.load))
+        yield
+        await loading
+        gate.close()
+
+    app = FastAPI(title="segserve", description=DESCRIPTION, lifespan=lifespan)
+    app.state.settings = settings
+    app.state.repository = repository
+    app.add_middleware(RequestContext)
+    problems.install(app)
+    for resource in (segment, models, health):
+        app.include_router(resource.router)
+    return app

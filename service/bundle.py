@@ -1,0 +1,153 @@
+"""A bundle's folder in, a usable model out: files checked, graph opened, golden picture answered right."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import BundleError
+from service.graph import Graph
+from service.manifest import GOLDEN, Manifest, Variant, read_manifest
+from service.segmenter import Segmenter
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A picture and what the net must see in it: `masks` holds, per variant id, class ids at the net's resolution."""
+
+    picture: NDArray[np.uint8]
+    masks: dict[str, NDArray[np.uint8]]
+
+    def save(self, path: Path) -> None:
+        """Write `golden.npz`: the picture as `picture`, each mask as `mask.<variant id>`."""
+        arrays = {f"mask.{variant}": mask for variant, mask in self.masks.items()}
+        np.savez_compressed(path, allow_pickle=False, picture=self.picture, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Golden:
+        """Raises BundleError where the file is not as `save` writes it."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                picture = arrays["picture"]
+                masks = {name[5:]: arrays[name] for name in arrays.files if name.startswith("mask.")}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{path}: cannot be read: {error}") from error
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise BundleError(f"{path}: the picture is {picture.dtype} {picture.shape}, not uint8 (H, W, 3)")
+        return cls(picture, masks)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One version of a model, opened and right."""
+
+    manifest: Manifest
+    variant: Variant
+    segmenter: Segmenter
+    proved: bool
+    golden_ms: float | None
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> int:
+        """The bundle's version."""
+        return self.manifest.version
+
+
+def open_bundle(folder: Path, providers: Sequence[str], variant: str = "auto", threads: int = 0) -> Model:
+    """Open the bundle in `folder`: of the variants listed for a provider in use, the fastest that proves right.
+
+    `variant` names the only one to try, or is "auto". Raises BundleError, naming the folder and every reason.
+    """
+    manifest = read_manifest(folder)
+    if (folder.parent.name, folder.name) != (manifest.name, str(manifest.version)):
+        raise BundleError(
+            f"{folder}: model.json says {manifest.name} version {manifest.version}; the folder must be "
+            f"{manifest.name}/{manifest.version}"
+        )
+    golden = Golden.load(folder / GOLDEN) if (folder / GOLDEN).exists() else None
+    usable, reasons = [], []
+    for candidate in _candidates(folder, manifest, providers, variant):
+        try:
+            usable.append(_open_variant(folder, manifest, candidate, golden, providers, threads))
+        except BundleError as error:
+            reasons.append(str(error))
+            logger.warning("variant refused: %s", error)
+    if not usable:
+        raise BundleError("; ".join(reasons))
+    return min(usable, key=lambda model: model.golden_ms or 0.0)
+
+
+def _candidates(folder: Path, manifest: Manifest, providers: Sequence[str], variant: str) -> list[Variant]:
+    listed = [item for item in manifest.variants if set(item.providers) & set(providers)]
+    if variant != "auto":
+        listed = [item for item in listed if item.id == variant]
+    if not listed:
+        offered = ", ".join(f"{item.id} ({', '.join(item.providers)})" for item in manifest.variants)
+        raise BundleError(f"{folder}: no variant for {', '.join(providers)}, variant {variant}; it has {offered}")
+    return listed
+
+
+def _open_variant(
+    folder: Path, manifest: Manifest, variant: Variant, golden: Golden | None, providers: Sequence[str], threads: int
+) -> Model:
+    path = _checked_file(folder, variant.file, manifest)
+    if golden is not None:
+        _checked_file(folder, GOLDEN, manifest)
+    segmenter = Segmenter(manifest, Graph(path, manifest, providers, threads))
+    milliseconds = None if golden is None else _prove(path, segmenter, variant, golden)
+    proved = golden is not None and variant.check is not None and variant.file in manifest.sha256
+    return Model(manifest, variant, segmenter, proved, milliseconds)
+
+
+def _checked_file(folder: Path, name: str, manifest: Manifest) -> Path:
+    """The file's path, after comparing it with its sha256, if the manifest has one."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"{path}: leads out of the bundle's folder")
+    wanted = manifest.sha256.get(name)
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest() if wanted else None
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    if found != wanted:
+        raise BundleError(
+            f"{path}: its sha256 is {found}, model.json says {wanted}: the file is damaged or another one"
+        )
+    return path
+
+
+def _prove(path: Path, segmenter: Segmenter, variant: Variant, golden: Golden) -> float:
+    """Compare the answer to the golden picture with the stored one; returns the milliseconds that a run takes."""
+    if variant.id not in golden.masks:
+        raise BundleError(f"{path}: {GOLDEN} holds no mask for the variant {variant.id}")
+    wanted = golden.masks[variant.id]
+    seen = segmenter(golden.picture).coarse
+    if seen.shape != wanted.shape:
+        raise BundleError(f"{path}: answers the golden picture at {seen.shape}, the golden mask is {wanted.shape}")
+    agreement = float((seen == wanted).mean())
+    if agreement < variant.golden_min:
+        raise BundleError(
+            f"{path}: agrees with the golden mask at {agreement:.4%} of the pixels, {variant.golden_min:.4%} are needed"
+        )
+    times = []
+    for _ in range(3):
+        start = perf_counter()
+        segmenter(golden.picture)
+        times.append((perf_counter() - start) * 1e3)
+    return sorted(times)[1]

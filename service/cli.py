@@ -1,0 +1,57 @@
+"""`segserve serve`: options and environment in, a running server out."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+import click
+import uvicorn
+from pydantic import ValidationError
+from starlette.applications import Starlette
+
+from service.app import create_app
+from service.manifest import explain
+from service.settings import Settings
+
+PREFIX = "SEGSERVE_"
+
+
+def application() -> Starlette:
+    """The application with the settings of the environment; every server process calls this."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return create_app(Settings())
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """One option for each setting."""
+    for name, field in reversed(Settings.model_fields.items()):
+        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        text = f"{field.description}  [{PREFIX}{name.upper()}; default: {default}]"
+        command = click.option(f"--{name.replace('_', '-')}", name, metavar="VALUE", help=text)(command)
+    return command
+
+
+@click.command(name="serve")
+@_options
+def serve(**given: str | None) -> None:
+    """Serve the models of a folder over HTTP.
+
+    Every option is also an environment variable; the option wins.
+    """
+    os.environ.update({PREFIX + name.upper(): value for name, value in given.items() if value is not None})
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise click.UsageError(explain(error)) from error
+    uvicorn.run(
+        "service.cli:application",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        http="httptools",
+        log_level="info",
+        access_log=False,
+    )

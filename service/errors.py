@@ -1,0 +1,114 @@
+"""What can go wrong, as one tree of exceptions that know nothing of HTTP.
+
+SegserveError
+|- PictureError             the request's picture cannot be used
+|  |- PictureMissing        there is none, or it is empty
+|  |- PictureFormatError    the bytes are no picture of an accepted format
+|  |- PictureCorrupt        a known format, but broken or cut off
+|  `- PictureTooLarge       more bytes or pixels than the limit
+|- RequestError             the request around the picture cannot be understood
+|  |- MalformedBody         broken multipart, or two pictures
+|  |- BodyTypeError         a Content-Type that holds no picture
+|  |- SlowUpload            the body did not arrive in time
+|  |- ParameterError        a parameter of the wrong type or range
+|  `- NotAcceptable         no view that the client accepts
+|- ModelError               the request's model cannot be used
+|  |- ModelRequired         none was named and none is the default
+|  |- UnknownModel          no model or version of that name
+|  `- ModelNotReady         it is loading, or none of its versions is usable
+|- ResultNotFound           no result is stored under that id
+|- BundleError              a bundle in the model repository is refused
+|- Overloaded               the estimated wait exceeds the deadline
+`- DeadlineExceeded         the deadline passed before the answer was there
+"""
+
+from __future__ import annotations
+
+
+class SegserveError(Exception):
+    """The root: `str()` names the value, the rule and the way out."""
+
+
+class PictureError(SegserveError):
+    """The request's picture cannot be used."""
+
+
+class PictureMissing(PictureError):
+    """There is no picture, or it is empty."""
+
+
+class PictureFormatError(PictureError):
+    """The bytes are no picture of an accepted format."""
+
+
+class PictureCorrupt(PictureError):
+    """A picture of a known format that is broken or cut off."""
+
+
+class PictureTooLarge(PictureError):
+    """More bytes or pixels than the limit; `actual` is None where counting stopped at the limit."""
+
+    def __init__(self, message: str, *, limit: int, actual: int | None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.actual = actual
+
+
+class RequestError(SegserveError):
+    """The request around the picture cannot be understood."""
+
+
+class MalformedBody(RequestError):
+    """Broken multipart, or more than one picture."""
+
+
+class BodyTypeError(RequestError):
+    """A Content-Type that holds no picture."""
+
+
+class SlowUpload(RequestError):
+    """The body did not arrive in time."""
+
+
+class ParameterError(RequestError):
+    """A parameter of the wrong type or range."""
+
+
+class NotAcceptable(RequestError):
+    """The client accepts no view that there is."""
+
+
+class ModelError(SegserveError):
+    """The request's model cannot be used."""
+
+
+class ModelRequired(ModelError):
+    """The request names no model and none is the default."""
+
+
+class UnknownModel(ModelError):
+    """No model or version of that name."""
+
+
+class ModelNotReady(ModelError):
+    """The model is loading, or none of its versions is usable."""
+
+
+class ResultNotFound(SegserveError):
+    """No result is stored under that id."""
+
+
+class BundleError(SegserveError):
+    """A bundle in the model repository is refused; the message names the folder and the reason."""
+
+
+class Overloaded(SegserveError):
+    """The estimated wait exceeds the deadline; after `retry_after` seconds there should be room."""
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(SegserveError):
+    """The deadline passed before the answer was there."""

@@ -1,0 +1,121 @@
+"""Bytes in, a picture as a person sees it out (RGB, upright, first frame): limits first, then the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from service.errors import PictureCorrupt, PictureFormatError, PictureMissing, PictureTooLarge
+from service.settings import FORMATS
+
+SIGNATURES = {
+    "PNG": (b"\x89PNG",),
+    "JPEG": (b"\xff\xd8",),
+    "WEBP": (b"RIFF",),
+    "GIF": (b"GIF8",),
+    "BMP": (b"BM",),
+    "TIFF": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
+}
+"""How files of a format begin; tells a broken picture from something that is none."""
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture of that EXIF orientation upright."""
+
+# Pillow's own limit warns or raises at fixed sizes; ours comes from the settings and is checked before decoding.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture: `rgb` uint8 (H, W, 3), and the format that it came in, by Pillow's name."""
+
+    rgb: NDArray[np.uint8]
+    format: str
+
+    @property
+    def height(self) -> int:
+        """In pixels, upright."""
+        return int(self.rgb.shape[0])
+
+    @property
+    def width(self) -> int:
+        """In pixels, upright."""
+        return int(self.rgb.shape[1])
+
+
+def decode(data: bytes, max_pixels: int, formats: Collection[str] = FORMATS) -> Picture:
+    """The picture in `data`.
+
+    Turned by its EXIF orientation, transparency laid on white, the first frame of several; 16-bit values are scaled to
+    8 bits. The size is checked against `max_pixels` from the header, before anything is decoded.
+    Raises PictureMissing, PictureFormatError, PictureTooLarge or PictureCorrupt.
+    """
+    if not data:
+        raise PictureMissing("the picture is empty: send the bytes of an image file")
+    image = _open(data, formats)
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise PictureTooLarge(
+            f"the picture has {image.width}x{image.height} = {pixels} pixels, the limit is {max_pixels}: "
+            "send a smaller one",
+            limit=max_pixels,
+            actual=pixels,
+        )
+    # Decoders raise whatever they like on hostile files: ValueError, SyntaxError, struct.error, ... All mean the same.
+    try:
+        upright = UPRIGHT.get(_orientation(image))
+        rgb = _to_rgb(image)
+    except Exception as error:
+        raise PictureCorrupt(f"the {image.format} picture is corrupt or truncated: {error}") from error
+    if upright is not None:
+        rgb = rgb.transpose(upright)
+    return Picture(np.asarray(rgb), image.format or "")
+
+
+def _open(data: bytes, formats: Collection[str]) -> Image.Image:
+    """The picture with its header read, its pixels not yet."""
+    try:
+        return Image.open(BytesIO(data), formats=tuple(formats))
+    except Exception as error:
+        for name in formats:
+            if data.startswith(SIGNATURES[name]):
+                reason = "its header cannot be read" if isinstance(error, UnidentifiedImageError) else str(error)
+                raise PictureCorrupt(f"the {name} picture is corrupt or truncated: {reason}") from error
+        raise PictureFormatError(
+            f"the {len(data)} bytes are no picture of an accepted format: send {', '.join(formats)}"
+        ) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where the EXIF data is absent or broken: the pixels are good all the same."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        levels = np.asarray(image).astype(np.float64) / 257
+        return Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        levels = np.nan_to_num(np.asarray(image), nan=0.0) * 255.0
+        return Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        page = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(page, layer).convert("RGB")
+    return image.convert("RGB")

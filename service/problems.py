@@ -1,0 +1,107 @@
+"""An error in, the documented body out: `application/problem+json` (RFC 9457), one table from errors to statuses."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from service import errors
+
+logger = logging.getLogger(__name__)
+
+STATUS: Mapping[type[errors.SegserveError], HTTPStatus] = {
+    errors.SegserveError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.PictureMissing: HTTPStatus.BAD_REQUEST,
+    errors.MalformedBody: HTTPStatus.BAD_REQUEST,
+    errors.ModelRequired: HTTPStatus.BAD_REQUEST,
+    errors.UnknownModel: HTTPStatus.NOT_FOUND,
+    errors.ResultNotFound: HTTPStatus.NOT_FOUND,
+    errors.NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
+    errors.SlowUpload: HTTPStatus.REQUEST_TIMEOUT,
+    errors.PictureTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.BodyTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.PictureFormatError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.PictureCorrupt: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ParameterError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.ModelNotReady: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
+}
+"""The status of each error; a class that is not listed has its nearest ancestor's."""
+
+LOADING_RETRY_SECONDS = 5
+"""What a client is told to wait for a model that is not ready."""
+
+
+def problem(
+    status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None, members: Mapping[str, Any] | None = None
+) -> JSONResponse:
+    """An `application/problem+json` response; `members` are its extension members."""
+    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **(members or {})}
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+def status_of(error: errors.SegserveError) -> HTTPStatus:
+    """The status that the table gives an error."""
+    return next(STATUS[ancestor] for ancestor in type(error).__mro__ if ancestor in STATUS)
+
+
+def respond(error: errors.SegserveError) -> JSONResponse:
+    """The response for a domain error; its member `code` is the error's class as words."""
+    status = status_of(error)
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("request failed", exc_info=error)
+        return internal_error()
+    members: dict[str, Any] = {"code": re.sub("(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()}
+    headers = {}
+    if isinstance(error, errors.PictureTooLarge):
+        members |= {"limit": error.limit, "actual": error.actual}
+    if isinstance(error, errors.Overloaded):
+        headers["Retry-After"] = str(error.retry_after)
+    elif status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(LOADING_RETRY_SECONDS)
+    return problem(status, str(error), headers, members)
+
+
+def internal_error() -> JSONResponse:
+    """The response for a fault of ours: it says nothing of the inside."""
+    detail = "the server failed on this request; its log has the details under this answer's X-Request-ID"
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app`, FastAPI's own included, answer with a problem body."""
+    app.add_exception_handler(errors.SegserveError, _domain)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+
+
+def _domain(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.SegserveError)
+    return respond(error)
+
+
+def _validation(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    items = [
+        {"parameter": str(item["loc"][-1]), "message": item["msg"], "value": repr(item.get("input"))}
+        for item in error.errors()
+    ]
+    detail = "; ".join(f"{item['parameter']}={item['value']}: {item['message']}" for item in items)
+    members = {"code": "parameter-error", "errors": items}
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, members=members)
+
+
+def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    return problem(status, error.detail, error.headers, {"code": status.phrase.lower().replace(" ", "-")})

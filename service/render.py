@@ -1,0 +1,136 @@
+"""A Segmentation in, the body of an answer out: class mask, palette picture, overlay or summary."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.errors import ParameterError
+from service.image import Picture
+from service.manifest import Manifest
+from service.segmenter import Segmentation
+
+View = Literal["json", "mask", "color", "overlay"]
+VIEWS: tuple[View, ...] = get_args(View)
+
+ImageFormat = Literal["png", "jpeg", "webp"]
+
+SIDE_LIMITS: dict[ImageFormat, int] = {"webp": 16_383, "jpeg": 65_500}
+"""The longest side in pixels that a format can hold."""
+
+FAST_PNG = 1
+"""zlib level of PNG bodies: a third of the time of level 6, files somewhat larger."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a view is rendered. `classes`: the ids asked for, None for all; `format` None: the view's own."""
+
+    alpha: float = 0.5
+    format: ImageFormat | None = None
+    classes: frozenset[int] | None = None
+
+    def check(self, view: View) -> None:
+        """Raise ParameterError where an option has no meaning for `view`."""
+        if view in ("mask", "color"):
+            if self.classes is not None:
+                raise ParameterError(f"classes= has no meaning for output={view}, which shows every class")
+            if self.format not in (None, "png"):
+                raise ParameterError(f"format={self.format} cannot hold class ids exactly: output={view} is always png")
+
+
+@dataclass(frozen=True)
+class Body:
+    """An answer's bytes and what they are."""
+
+    content: bytes
+    media_type: str
+
+
+def summary(
+    manifest: Manifest, variant: str, segmentation: Segmentation, classes: Collection[int] | None = None
+) -> dict[str, Any]:
+    """What the `json` view says of a segmentation: model, size, and the classes present, largest first."""
+    height, width = segmentation.mask.shape
+    counts = Image.fromarray(segmentation.mask).histogram()
+    present = [index for index in np.flatnonzero(counts).tolist() if classes is None or index in classes]
+    return {
+        "model": {"name": manifest.name, "version": manifest.version, "variant": variant},
+        "image": {"width": width, "height": height},
+        "classes": [
+            {
+                "id": index,
+                "name": manifest.classes[index].name,
+                "color": manifest.classes[index].color,
+                "pixels": counts[index],
+                "fraction": counts[index] / (width * height),
+                "bbox": _bounding_box(segmentation.mask, index),
+                "confidence": segmentation.class_confidence(index),
+            }
+            for index in sorted(present, key=lambda index: -counts[index])
+        ],
+    }
+
+
+def render_image(
+    view: Literal["mask", "color", "overlay"],
+    manifest: Manifest,
+    picture: Picture,
+    segmentation: Segmentation,
+    options: Options,
+) -> Body:
+    """The picture views. Raises ParameterError where the picture's sides exceed what the format can hold."""
+    mask = Image.fromarray(segmentation.mask)
+    if view == "mask":
+        return _encode(mask, "png")
+    if view == "color":
+        return _encode(_with_palette(mask, manifest), "png")
+    wanted: ImageFormat = options.format or ("jpeg" if picture.format == "JPEG" else "png")
+    return _encode(_overlay(picture, mask, manifest, options), wanted)
+
+
+def _overlay(picture: Picture, mask: Image.Image, manifest: Manifest, options: Options) -> Image.Image:
+    """The picture blended with the palette where a class is drawn and asked for."""
+    photo = Image.fromarray(picture.rgb)
+    blended = Image.blend(photo, _with_palette(mask, manifest).convert("RGB"), options.alpha)
+    tinted = [spec.draw and (options.classes is None or spec.id in options.classes) for spec in manifest.classes]
+    if all(tinted):
+        return blended
+    where = mask.point([255 * tint for tint in tinted] + [0] * (256 - len(tinted)))
+    return Image.composite(blended, photo, where)
+
+
+def _with_palette(mask: Image.Image, manifest: Manifest) -> Image.Image:
+    """The mask as a palette picture: index = class id."""
+    image = mask.copy()
+    image.putpalette([value for color in manifest.palette for value in color])
+    return image
+
+
+def _bounding_box(mask: NDArray[np.uint8], class_id: int) -> list[int]:
+    """x0, y0, x1, y1 of a class that is present; x1 and y1 exclusive."""
+    where = mask == class_id
+    rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+
+
+def _encode(image: Image.Image, wanted: ImageFormat) -> Body:
+    limit = SIDE_LIMITS.get(wanted)
+    if limit is not None and max(image.size) > limit:
+        raise ParameterError(
+            f"the picture is {image.width}x{image.height}, but {wanted} holds sides up to {limit}: use format=png"
+        )
+    buffer = BytesIO()
+    if wanted == "png":
+        image.save(buffer, "PNG", compress_level=FAST_PNG)
+    elif wanted == "jpeg":
+        image.save(buffer, "JPEG", quality=85)
+    else:
+        image.save(buffer, "WEBP", quality=85, method=2)
+    return Body(buffer.getvalue(), f"image/{wanted}")

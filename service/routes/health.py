@@ -1,0 +1,42 @@
+"""`GET /health/*`: is the process alive, may it get traffic, has it started."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse
+
+from service.problems import LOADING_RETRY_SECONDS
+from service.routes.dependencies import RepositoryHere
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.get("/live")
+async def live() -> dict[str, str]:
+    """200 while the event loop turns."""
+    return {"status": "live"}
+
+
+@router.get("/ready")
+async def ready(repository: RepositoryHere) -> JSONResponse:
+    """200 when every model (or, with `SEGSERVE_READY=any`, one) has a usable version; else 503 with the reasons."""
+    degraded = [
+        {"model": refusal.name, "version": refusal.version, "reason": refusal.reason}
+        for refusal in repository.catalog.refused
+    ]
+    return _health("ready", repository.problems(), {"degraded": degraded})
+
+
+@router.get("/startup")
+async def startup(repository: RepositoryHere) -> JSONResponse:
+    """200 once loading has ended, however it went."""
+    return _health("started", [] if repository.catalog.loaded else ["the models are still loading"], {})
+
+
+def _health(word: str, reasons: list[str], more: dict[str, object]) -> JSONResponse:
+    if not reasons:
+        return JSONResponse({"status": word, **more})
+    headers = {"Retry-After": str(LOADING_RETRY_SECONDS)}
+    return JSONResponse({"status": f"not {word}", "reasons": reasons, **more}, HTTPStatus.SERVICE_UNAVAILABLE, headers)

@@ -1,0 +1,43 @@
+"""`GET /models`: the models that are served, how they were proved, and their palettes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from service.bundle import Model
+from service.repository import Repository
+from service.routes.dependencies import RepositoryHere
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+
+@router.get("")
+async def models(repository: RepositoryHere) -> dict[str, list[dict[str, Any]]]:
+    """Every model with a usable version."""
+    return {"models": [describe(repository, model) for model in repository.serving()]}
+
+
+@router.get("/{name}")
+async def model(name: str, repository: RepositoryHere) -> dict[str, Any]:
+    """One model."""
+    return describe(repository, repository.get(name))
+
+
+def describe(repository: Repository, model: Model) -> dict[str, Any]:
+    """What the API says of a model."""
+    manifest = model.manifest
+    return {
+        "name": model.name,
+        "version": model.version,
+        "versions": sorted(repository.catalog.models[model.name]),
+        "default": model.name == repository.default(),
+        "description": manifest.description,
+        "classes": [spec.model_dump() for spec in manifest.classes],
+        "license": manifest.license,
+        "proved": model.proved,
+        "variant": model.variant.id,
+        "check": model.variant.check and model.variant.check.model_dump(mode="json"),
+        "metrics": manifest.metrics,
+    }

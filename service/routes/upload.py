@@ -1,0 +1,155 @@
+"""A request in, the bytes of its one picture out; too much is refused before it is buffered."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from service.errors import BodyTypeError, MalformedBody, PictureMissing, PictureTooLarge, SlowUpload
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+PART = "image"
+"""The name of the multipart file part that holds the picture."""
+
+ENVELOPE = 65_536
+"""Bytes that multipart's own lines may take beside the picture."""
+
+MAX_PARTS = 16
+
+EXAMPLE = "curl -F image=@photo.jpg URL, or curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg URL"
+
+
+async def read_picture(request: Request, max_bytes: int, seconds: float) -> bytes:
+    """The picture, sent as the multipart part `image` or as the raw body.
+
+    Raises PictureMissing, PictureTooLarge, MalformedBody, BodyTypeError or SlowUpload.
+    """
+    content_type, parameters = parse_options_header(request.headers.get("content-type"))
+    if content_type == b"multipart/form-data":
+        body = await read_body(request, max_bytes + ENVELOPE, seconds)
+        return _picture_part(body, parameters.get(b"boundary", b""), max_bytes)
+    raw = content_type.startswith(b"image/") or content_type == b"application/octet-stream"
+    if content_type and not raw:
+        raise BodyTypeError(f"Content-Type {content_type.decode('latin-1')} holds no picture: {EXAMPLE}")
+    body = await read_body(request, max_bytes, seconds)
+    if not body:
+        raise PictureMissing(f"the request has no picture: {EXAMPLE}")
+    if not raw:
+        raise BodyTypeError(f"the request has no Content-Type: {EXAMPLE}")
+    return body
+
+
+async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
+    """The whole body. Raises PictureTooLarge at the declared length or as soon as more arrives, SlowUpload."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise _too_large(max_bytes, int(declared))
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise _too_large(max_bytes, None)
+    except TimeoutError:
+        raise SlowUpload(f"{len(body)} bytes arrived in {seconds:g} s, not the whole body: send it faster") from None
+    except ClientDisconnect:
+        raise MalformedBody(f"the connection ended after {len(body)} bytes of the body") from None
+    return bytes(body)
+
+
+def _too_large(limit: int, actual: int | None) -> PictureTooLarge:
+    size = "more" if actual is None else f"{actual} bytes"
+    return PictureTooLarge(f"the body has {size}, the limit is {limit} bytes", limit=limit, actual=actual)
+
+
+@dataclass
+class _Part:
+    """A multipart part while it is read."""
+
+    name: bytes = b""
+    is_file: bool = False
+    content: bytearray = field(default_factory=bytearray)
+
+
+class _PartReader:
+    """Collects the parts that the parser calls out."""
+
+    def __init__(self) -> None:
+        self.parts: list[_Part] = []
+        self._header = b""
+        self._value = b""
+
+    def on_part_begin(self) -> None:
+        if len(self.parts) == MAX_PARTS:
+            raise MalformedBody(f"the body has more than {MAX_PARTS} parts: send one, named {PART}")
+        self.parts.append(_Part())
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def on_header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            _, parameters = parse_options_header(self._value)
+            self.parts[-1].name = parameters.get(b"name", b"")
+            self.parts[-1].is_file = b"filename" in parameters
+        self._header = self._value = b""
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self.parts[-1].content += data[start:end]
+
+
+def _picture_part(body: bytes, boundary: bytes, max_bytes: int) -> bytes:
+    parts = _parse(body, boundary)
+    pictures = [part for part in parts if part.name == PART.encode()]
+    if not pictures:
+        names = ", ".join(part.name.decode("utf-8", "replace") for part in parts) or "none"
+        raise PictureMissing(f"the multipart body has no part {PART!r} (its parts: {names}): {EXAMPLE}")
+    if len(pictures) > 1:
+        raise MalformedBody(f"the multipart body has {len(pictures)} parts {PART!r}: send one picture a request")
+    if not pictures[0].is_file:
+        raise PictureMissing(f"the part {PART!r} is text, not a file (was the @ forgotten?): {EXAMPLE}")
+    if len(pictures[0].content) > max_bytes:
+        raise _too_large(max_bytes, len(pictures[0].content))
+    return bytes(pictures[0].content)
+
+
+def _parse(body: bytes, boundary: bytes) -> list[_Part]:
+    if not boundary:
+        raise MalformedBody(
+            "Content-Type: multipart/form-data names no boundary; let the HTTP library write the header"
+        )
+    reader = _PartReader()
+    ended = False
+
+    def on_end() -> None:
+        nonlocal ended
+        ended = True
+
+    callbacks: MultipartCallbacks = {
+        "on_part_begin": reader.on_part_begin,
+        "on_part_data": reader.on_part_data,
+        "on_header_field": reader.on_header_field,
+        "on_header_value": reader.on_header_value,
+        "on_header_end": reader.on_header_end,
+        "on_end": on_end,
+    }
+    try:
+        parser = MultipartParser(boundary, callbacks)
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise MalformedBody(f"the multipart body cannot be read: {error}") from error
+    if body and not ended:
+        raise MalformedBody("the multipart body ends before its closing boundary")
+    return reader.parts

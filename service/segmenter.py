@@ -1,0 +1,205 @@
+"""A picture (RGB) in, a Segmentation out: preprocessing, the net, exact upsampling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.errors import BundleError
+from service.geometry import Placement, place
+from service.graph import Answer, Net, Stop, Tensor
+from service.manifest import InputSpec, Manifest, OutputSpec
+from service.upsample import class_mask, nearest
+
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What a net sees in a picture.
+
+    `mask`: class ids, uint8, (H, W), the picture's size. `coarse`: the same at the net's resolution (h, w), before
+    anything was interpolated. `confidence`: 255 x the highest probability at the net's resolution, uint8, (h, w);
+    None where the net gives no scores. `infer_ms` and `upsample_ms`: what the net and the rest took.
+    """
+
+    mask: NDArray[np.uint8]
+    coarse: NDArray[np.uint8]
+    confidence: NDArray[np.uint8] | None
+    infer_ms: float
+    upsample_ms: float
+
+    def class_confidence(self, class_id: int) -> float | None:
+        """The mean confidence, 0 to 1, where the net itself saw this class; None where it did nowhere."""
+        if self.confidence is None:
+            return None
+        values = self.confidence[self.coarse == class_id]
+        return float(values.mean() / 255) if values.size else None
+
+
+class Segmenter:
+    """A net and the manifest that says how to feed it and how to read it; may be called by several threads at once."""
+
+    def __init__(self, manifest: Manifest, net: Net) -> None:
+        self.manifest = manifest
+        self._net = net
+
+    def __call__(self, rgb: NDArray[np.uint8], stop: Stop | None = None) -> Segmentation:
+        """Segment a picture, uint8 (H, W, 3).
+
+        Raises BundleError where the net's answer is not what the manifest says, DeadlineExceeded after `stop.set()`.
+        """
+        size = rgb.shape[0], rgb.shape[1]
+        start = perf_counter()
+        answers = [
+            (placement, self._net(prepare(rgb, placement, self.manifest.input), stop))
+            for placement in place(self.manifest.input, *size)
+        ]
+        answered = perf_counter()
+        runs = [(placement, _Reading.of(answer, self.manifest)) for placement, answer in answers]
+        mask, coarse, confidence = _assemble(runs, size, self.manifest.output.align_corners)
+        return Segmentation(mask, coarse, confidence, (answered - start) * 1e3, (perf_counter() - answered) * 1e3)
+
+
+def prepare(rgb: NDArray[np.uint8], placement: Placement, spec: InputSpec) -> Tensor:
+    """The net's input for one run: (1, h, w, C) or (1, C, h, w), of the dtype and normalisation that `spec` names."""
+    y, x = placement.y, placement.x
+    part = Image.fromarray(rgb[y.source.slice, x.source.slice])
+    part = _resize(part, x.content.length, y.content.length, spec)
+    pixels = np.asarray(part.convert("L"))[..., None] if spec.channels == "GRAY" else np.asarray(part)
+    if (y.content.length, x.content.length) != (y.canvas, x.canvas):
+        canvas = np.empty((y.canvas, x.canvas, spec.depth), np.uint8)
+        canvas[:] = np.array(spec.pad_value, np.uint8)
+        canvas[y.content.slice, x.content.slice] = pixels
+        pixels = canvas
+    if spec.channels == "BGR":
+        pixels = pixels[..., ::-1]
+    batch = pixels[None] if spec.layout == "NHWC" else pixels.transpose(2, 0, 1)[None]
+    if spec.dtype == "uint8":
+        return np.ascontiguousarray(batch)
+    along = (-1,) if spec.layout == "NHWC" else (-1, 1, 1)
+    mean, std = (np.array(values, np.float32).reshape(along) for values in (spec.mean, spec.std))
+    tensor: NDArray[np.float32] = (np.ascontiguousarray(batch, np.float32) / np.float32(spec.scale) - mean) / std
+    return tensor
+
+
+def _resize(image: Image.Image, width: int, height: int, spec: InputSpec) -> Image.Image:
+    if image.size == (width, height):
+        return image
+    method = RESAMPLING[spec.resample]
+    if spec.antialias:
+        return image.resize((width, height), method)
+    # An affine transform samples at the same positions as a resize, without widening the filter when it shrinks.
+    scale = (image.width / width, 0, 0, 0, image.height / height, 0)
+    return image.transform((width, height), Image.Transform.AFFINE, scale, method)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A net's answer to one run, understood.
+
+    `winners`: the class of each sample, uint8 (h, w). `scores`: what is compared, float32 (C, h, w), and `probability`,
+    the highest one, float32 (h, w), where the net gives scores. `labels`: class ids computed in the graph, if any.
+    """
+
+    winners: NDArray[np.uint8]
+    scores: NDArray[np.float32] | None = None
+    probability: NDArray[np.float32] | None = None
+    labels: NDArray[np.uint8] | None = None
+
+    @classmethod
+    def of(cls, answer: Answer, manifest: Manifest) -> _Reading:
+        """Raises BundleError where the number of classes is not the manifest's."""
+        if answer.scores is None:
+            assert answer.labels is not None
+            return cls(answer.labels)
+        channels, classes = answer.scores.shape[0], len(manifest.classes)
+        if channels == 1 and classes == 2 and manifest.output.activation != "softmax":
+            scores = np.concatenate([np.full_like(answer.scores, _threshold(manifest.output)), answer.scores])
+        elif channels == classes:
+            scores = answer.scores
+        else:
+            raise BundleError(
+                f"{manifest.name}: the net answers {channels} channels ({manifest.output.activation}), "
+                f"model.json lists {classes} classes"
+            )
+        winners = scores.argmax(axis=0).astype(np.uint8)
+        return cls(winners, scores, _probability(answer.scores, manifest.output), answer.labels)
+
+    def mask(self, placement: Placement, size: tuple[int, int], align_corners: bool) -> NDArray[np.uint8]:
+        """The class ids of the run's target, part of a picture of `size` (height, width)."""
+        if self.labels is not None and self.labels.shape == size:
+            return self.labels[placement.y.target.slice, placement.x.target.slice]
+        rows, columns = self._positions(placement, size, size, align_corners)
+        if self.scores is None:
+            return nearest(self.winners, rows, columns)
+        return class_mask(self.scores, self.winners, rows, columns)
+
+    def coarse(
+        self, placement: Placement, size: tuple[int, int], cells: tuple[int, int]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """The winners and the confidence (0 to 255) in the run's share of `cells` over a picture of `size`."""
+        rows, columns = self._positions(placement, size, cells, align_corners=False)
+        winners = nearest(self.winners, rows, columns)
+        if self.probability is None:
+            return winners, None
+        return winners, nearest(np.rint(self.probability * 255).astype(np.uint8), rows, columns)
+
+    def _positions(
+        self, placement: Placement, size: tuple[int, int], cells: tuple[int, int], align_corners: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        height, width = self.winners.shape
+        rows = placement.y.score_positions(size[0], cells[0], height, align_corners)
+        columns = placement.x.score_positions(size[1], cells[1], width, align_corners)
+        return rows, columns
+
+
+def _threshold(output: OutputSpec) -> float:
+    """The score that a single channel must exceed."""
+    if output.activation == "probabilities":
+        return output.threshold
+    if output.threshold in (0, 1):
+        return -1e30 if output.threshold == 0 else 1e30
+    return math.log(output.threshold / (1 - output.threshold))
+
+
+def _probability(scores: NDArray[np.float32], output: OutputSpec) -> NDArray[np.float32]:
+    """The highest probability, (h, w), after temperature."""
+    best: NDArray[np.float32] = scores.max(axis=0)
+    if output.activation == "softmax":
+        softmax: NDArray[np.float32] = 1 / np.exp((scores - best) / np.float32(output.temperature)).sum(axis=0)
+        return softmax
+    if output.activation == "sigmoid":
+        best = 1 / (1 + np.exp(-best / np.float32(output.temperature)))
+    if scores.shape[0] == 1:
+        best = np.where(best > output.threshold, best, 1 - best)
+    return best.clip(0, 1)
+
+
+def _assemble(
+    runs: list[tuple[Placement, _Reading]], size: tuple[int, int], align_corners: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """All runs over a picture of `size` (height, width) as one: the mask, and the coarse mask and confidence."""
+    placement, reading = runs[0]
+    cells = (
+        placement.y.resolution(size[0], reading.winners.shape[0]),
+        placement.x.resolution(size[1], reading.winners.shape[1]),
+    )
+    mask, coarse, confidence = np.empty(size, np.uint8), np.empty(cells, np.uint8), np.empty(cells, np.uint8)
+    for placement, reading in runs:
+        mask[placement.y.target.slice, placement.x.target.slice] = reading.mask(placement, size, align_corners)
+        share = placement.y.cells(size[0], cells[0]).slice, placement.x.cells(size[1], cells[1]).slice
+        winners, sure = reading.coarse(placement, size, cells)
+        coarse[share] = winners
+        if sure is not None:
+            confidence[share] = sure
+    return mask, coarse, confidence if reading.probability is not None else None

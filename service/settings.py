@@ -1,0 +1,67 @@
+"""Environment variables `SEGSERVE_...` in, one frozen record of settings out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ByteSize, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""The picture formats that may be accepted, by Pillow's names."""
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+"""The execution providers that may be asked for, and onnxruntime's names for them."""
+
+Words = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """How the service runs. Every field is the environment variable `SEGSERVE_<NAME>` and an option of
+    `segserve serve`."""
+
+    model_config = SettingsConfigDict(env_prefix="SEGSERVE_", frozen=True, extra="ignore")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    models: Path = Field(Path("models"), description="Folder with the bundles, <name>/<version>/.")
+    default_model: str | None = Field(None, description="Model for requests that name none.")
+    variant: str = Field("auto", description="Id of the variant to open; auto: the fastest one that proves right.")
+    providers: Words = Field(("cpu",), description="Execution providers, comma-separated, best first.")
+    workers: int = Field(1, ge=1, le=256, description="Server processes.")
+    threads: int = Field(0, ge=0, le=1024, description="Requests worked on at once per process; 0: one a core.")
+    max_bytes: ByteSize = Field(ByteSize(32 * 2**20), gt=0, description="Largest picture in bytes (also 8MiB, 20MB).")
+    max_pixels: int = Field(50_000_000, gt=0, description="Largest picture in pixels.")
+    formats: Words = Field(FORMATS, description="Accepted picture formats, comma-separated.")
+    timeout: float = Field(30, gt=0, description="Seconds a request may take, unless it asks for another limit.")
+    max_timeout: float = Field(120, gt=0, description="Highest limit in seconds that a request may ask for.")
+    upload_timeout: float = Field(60, gt=0, description="Seconds within which a request's body must have arrived.")
+    ready: Literal["all", "any"] = Field("all", description="Ready when every model is usable, or when any is.")
+
+    @field_validator("providers", "formats", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+    @field_validator("providers")
+    @classmethod
+    def _known_providers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _among(tuple(word.lower() for word in value), tuple(PROVIDERS))
+
+    @field_validator("formats")
+    @classmethod
+    def _known_formats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _among(tuple(word.upper().replace("JPG", "JPEG") for word in value), FORMATS)
+
+
+def _among(words: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
+    strange = [word for word in words if word not in known]
+    if strange or not words:
+        raise ValueError(f"{', '.join(strange) or 'nothing'} is not among {', '.join(known)}")
+    return words

@@ -1,0 +1,1 @@
+"""segserve's training room: PyTorch nets and how they are trained."""

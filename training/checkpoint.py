@@ -1,0 +1,65 @@
+"""A trained net and what it needs to be understood in, one `.safetensors` file out, and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from training.nets import build_net
+from training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights, the recipe behind them, and what was measured when they were written."""
+
+    recipe: Recipe
+    classes: int
+    state: dict[str, Tensor]
+    metrics: dict[str, Any]
+
+    def build(self) -> nn.Module:
+        """The net with these weights, in eval mode."""
+        net = build_net(self.recipe.net, self.classes, self.recipe.net_width)
+        net.load_state_dict(self.state)
+        return net.eval()
+
+    def save(self, path: Path) -> None:
+        """Write the file; it appears whole or not at all."""
+        metadata = {
+            "recipe": self.recipe.model_dump_json(),
+            "classes": str(self.classes),
+            "metrics": json.dumps(self.metrics),
+        }
+        draft = path.with_suffix(".partial")
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in self.state.items()}, draft, metadata)
+        draft.replace(path)
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Whether `save` wrote the file."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                return "recipe" in (file.metadata() or {})
+        except (OSError, SafetensorError):
+            return False
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read a file that `save` wrote. Raises ValueError where it is something else."""
+        if not cls.is_one(path):
+            raise ValueError(f"{path} was not written by segserve-train: it carries no recipe")
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        return cls(
+            recipe=Recipe.model_validate_json(metadata["recipe"]),
+            classes=int(metadata["classes"]),
+            state=load_file(path),
+            metrics=json.loads(metadata["metrics"]),
+        )

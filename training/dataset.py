@@ -1,0 +1,122 @@
+"""A data folder in, pictures and class-id masks out.
+
+Layout: `{train,val}/{images/*.jpg,masks/*.png}` and `classes.json`; a mask pixel is a class id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from service.manifest import ClassList, read_classes
+from training.augment import Augmentation
+
+IGNORED = 255
+"""The label of pixels that neither the loss nor the score counts."""
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture's file and its mask's."""
+
+    image: Path
+    mask: Path
+
+    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The picture (H, W, 3), RGB, and its class ids (H, W), both uint8.
+
+        Raises ValueError where the mask holds no ids or has another size than the picture.
+        """
+        with Image.open(self.image) as picture, Image.open(self.mask) as mask:
+            if mask.mode not in ("L", "P"):
+                raise ValueError(f"{self.mask} is a {mask.mode} picture: a mask is 8-bit, grey or palette")
+            if mask.size != picture.size:
+                raise ValueError(f"{self.mask} is {mask.size}, its picture {picture.size}: the sizes must be equal")
+            return np.asarray(picture.convert("RGB")), np.asarray(mask)
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A data set on disk."""
+
+    root: Path
+    classes: ClassList
+
+    @classmethod
+    def open(cls, root: Path) -> DataFolder:
+        """Raises ValueError where `classes.json` is missing or wrong."""
+        path = root / "classes.json"
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: a data folder holds classes.json, train/ and val/")
+        return cls(root, read_classes(path))
+
+    def pairs(self, split: str) -> list[Pair]:
+        """The pictures of a split, by name. Raises ValueError where there are none or a mask is missing."""
+        folder = self.root / split
+        images = sorted(path for path in (folder / "images").glob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+        if not images:
+            raise ValueError(f"{folder / 'images'} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
+        pairs = [Pair(image, folder / "masks" / f"{image.stem}.png") for image in images]
+        for pair in pairs:
+            if not pair.mask.is_file():
+                raise ValueError(f"{pair.image} has no mask: {pair.mask} is missing")
+        return pairs
+
+    def labels(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """`mask` with the ignored ids set to IGNORED. Raises ValueError where an id is no class."""
+        known = np.full(256, IGNORED, np.uint8)
+        channels = len(self.classes.channels)
+        known[:channels] = np.arange(channels)
+        ignored = [*self.classes.ignore, IGNORED]
+        known[ignored] = IGNORED
+        strange = sorted(set(np.unique(mask).tolist()) - set(range(channels)) - set(ignored))
+        if strange:
+            raise ValueError(f"a mask holds the ids {strange}, which classes.json neither lists nor ignores")
+        return known[mask]
+
+
+class TrainingSet(Dataset[tuple[Tensor, Tensor]]):
+    """Augmented crops: item (epoch, index) is always the same one, whoever asks and in whatever order."""
+
+    def __init__(self, folder: DataFolder, split: str, augmentation: Augmentation, seed: int) -> None:
+        self.folder = folder
+        self.pairs = folder.pairs(split)
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Picture uint8 (H, W, 3) and labels int64 (H, W)."""
+        epoch, index = key
+        picture, mask = self.pairs[index].read()
+        random = np.random.default_rng((self.seed, epoch, index))
+        picture, labels = self.augmentation(picture, self.folder.labels(mask), random)
+        return torch.from_numpy(picture), torch.from_numpy(labels).long()
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """The keys of one epoch, in an order that depends on the seed and the epoch only."""
+
+    def __init__(self, length: int, epoch: int, seed: int) -> None:
+        self.length = length
+        self.epoch = epoch
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        return iter([(self.epoch, int(index)) for index in order])

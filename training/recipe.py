@@ -1,0 +1,57 @@
+"""The choices behind a training run, as one frozen record that travels with the weights."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from service.manifest import InputSpec
+from training.nets import NETS
+
+
+class Recipe(BaseModel):
+    """Everything that decides how a net is trained; the same recipe and seed on the same machine give the same net."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    net: str = Field("enet", description="a built-in net")
+    net_width: int | None = Field(None, ge=4, description="channels of the net's first stage; by default the paper's")
+    height: int = Field(360, gt=0, description="height in pixels at which the net will be served")
+    width: int = Field(480, gt=0, description="width in pixels at which the net will be served")
+    mean: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="subtracted from value / 255")
+    std: tuple[float, float, float] = Field((1.0, 1.0, 1.0), description="what the difference is divided by")
+    crop_height: int = Field(288, gt=0, description="height of the training crops in pixels")
+    crop_width: int = Field(384, gt=0, description="width of the training crops in pixels")
+    epochs: int = Field(40, gt=0)
+    batch: int = Field(4, gt=0, description="pictures a step")
+    learning_rate: float = Field(3e-3, gt=0, description="the schedule's highest")
+    weight_decay: float = Field(1e-2, ge=0, description="of AdamW; norms, biases and slopes are not decayed")
+    schedule: Literal["one-cycle", "poly"] = "one-cycle"
+    scale_low: float = Field(0.6, gt=0, description="smallest random scale")
+    scale_high: float = Field(1.8, gt=0, description="largest random scale")
+    flip: bool = Field(True, description="mirror half of the pictures")
+    class_weights: Literal["none", "log", "median"] = Field(
+        "log", description="log: 1 / ln(1.1 + share), after ENet; median: median share / share, after SegNet"
+    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast, pays on GPUs and on large nets")
+    validate_every: int = Field(2, gt=0, description="epochs between two validations")
+    seed: int = 0
+
+    @property
+    def input(self) -> InputSpec:
+        """How a picture becomes this net's input."""
+        return InputSpec(
+            height=self.height,
+            width=self.width,
+            multiple_of=NETS[self.net].stride,
+            mean=self.mean,
+            std=self.std,
+        )
+
+    @field_validator("net")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in NETS:
+            raise ValueError(f"there is no built-in net {value!r}: choose one of {', '.join(sorted(NETS))}")
+        return value
