@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,7 +75,7 @@ def convert(net: ServedNet, path: Path, smallest: int, example: tuple[int, int])
     except Exception as error:
         raise ExportError(f"torch cannot export the net: {str(error).strip().splitlines()[0]}") from error
     assert exported is not None
-    model = _finish(exported.model_proto)
+    model = _finish(_with_side_names(exported.model_proto))
     path.write_bytes(model.SerializeToString(deterministic=True))
     return lowering
 
@@ -91,6 +92,17 @@ def _trace(net: ServedNet, smallest: int, example: tuple[int, int]) -> ExportedP
         dynamic_shapes=({0: Dim("batch"), **sides},),
         prefer_deferred_runtime_asserts_over_guards=True,
     )
+
+
+def _with_side_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its free sides called batch, height and width instead of the tracer's symbols."""
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    names = {dims[axis].dim_param: name for axis, name in enumerate(("batch", "height", "width"))}
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dim.dim_param)
+    return model
 
 
 def _finish(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -16,7 +16,6 @@ SegserveError
 |  |- ModelRequired         none was named and none is the default
 |  |- UnknownModel          no model or version of that name
 |  `- ModelNotReady         it is loading, or none of its versions is usable
-|- ResultNotFound           no result is stored under that id
 |- BundleError              a bundle in the model repository is refused
 |- Overloaded               the estimated wait exceeds the deadline
 `- DeadlineExceeded         the deadline passed before the answer was there
@@ -92,10 +91,6 @@ class UnknownModel(ModelError):
 
 class ModelNotReady(ModelError):
     """The model is loading, or none of its versions is usable."""
-
-
-class ResultNotFound(SegserveError):
-    """No result is stored under that id."""
 
 
 class BundleError(SegserveError):

@@ -193,7 +193,7 @@ class Manifest(Record):
         strange = [word for word in words if word not in by_word]
         if strange:
             known = ", ".join(spec.name for spec in self.classes)
-            raise ParameterError(f"{self.name} has no class {', '.join(strange)}; it has {known}")
+            raise ParameterError(f"{', '.join(strange)}: not among the classes of {self.name}, which are {known}")
         return frozenset(by_word[word] for word in words)
 
     def to_json(self) -> str:

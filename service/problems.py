@@ -24,7 +24,6 @@ STATUS: Mapping[type[errors.SegserveError], HTTPStatus] = {
     errors.MalformedBody: HTTPStatus.BAD_REQUEST,
     errors.ModelRequired: HTTPStatus.BAD_REQUEST,
     errors.UnknownModel: HTTPStatus.NOT_FOUND,
-    errors.ResultNotFound: HTTPStatus.NOT_FOUND,
     errors.NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
     errors.SlowUpload: HTTPStatus.REQUEST_TIMEOUT,
     errors.PictureTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -50,18 +49,23 @@ def problem(
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
-def status_of(error: errors.SegserveError) -> HTTPStatus:
-    """The status that the table gives an error."""
-    return next(STATUS[ancestor] for ancestor in type(error).__mro__ if ancestor in STATUS)
+def status_of(error: type[errors.SegserveError]) -> HTTPStatus:
+    """The status that the table gives a class of errors."""
+    return next(STATUS[ancestor] for ancestor in error.__mro__ if ancestor in STATUS)
+
+
+def code_of(error: type[errors.SegserveError]) -> str:
+    """The class's name as words, for programs to decide by: PictureTooLarge is picture-too-large."""
+    return re.sub("(?<!^)(?=[A-Z])", "-", error.__name__).lower()
 
 
 def respond(error: errors.SegserveError) -> JSONResponse:
-    """The response for a domain error; its member `code` is the error's class as words."""
-    status = status_of(error)
+    """The response for a domain error."""
+    status = status_of(type(error))
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("request failed", exc_info=error)
         return internal_error()
-    members: dict[str, Any] = {"code": re.sub("(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()}
+    members: dict[str, Any] = {"code": code_of(type(error))}
     headers = {}
     if isinstance(error, errors.PictureTooLarge):
         members |= {"limit": error.limit, "actual": error.actual}
@@ -97,7 +101,7 @@ def _validation(_: Request, error: Exception) -> JSONResponse:
         for item in error.errors()
     ]
     detail = "; ".join(f"{item['parameter']}={item['value']}: {item['message']}" for item in items)
-    members = {"code": "parameter-error", "errors": items}
+    members = {"code": code_of(errors.ParameterError), "errors": items}
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, members=members)
 
 

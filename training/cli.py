@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
@@ -63,7 +64,8 @@ def evaluate_command(data: Path, target: str, split: str, model: str | None) -> 
     """Score TARGET on DATA: a checkpoint (.safetensors), a bundle's folder, or a server's URL."""
     try:
         folder = DataFolder.open(data)
-        matrix = scoring.evaluate(_segment(target, model, folder), folder, folder.pairs(split))
+        with _segment(target, model, folder) as segment:
+            matrix = scoring.evaluate(segment, folder, folder.pairs(split))
     except (ValueError, OSError, SegserveError, httpx.HTTPError) as error:
         raise click.ClickException(str(error)) from error
     for spec, iou in zip(folder.classes.channels, class_iou(matrix), strict=True):
@@ -83,10 +85,10 @@ def scenes_command(folder: Path, train: int, val: int, height: int, width: int, 
     write_scenes(folder, train, val, height, width, seed)
 
 
-def _segment(target: str, model: str | None, folder: DataFolder) -> scoring.Segment:
+def _segment(target: str, model: str | None, folder: DataFolder) -> AbstractContextManager[scoring.Segment]:
     if target.startswith(("http://", "https://")):
         return scoring.of_server(target, model)
     if Path(target).is_dir():
-        return scoring.of_bundle(Path(target))
+        return nullcontext(scoring.of_bundle(Path(target)))
     checkpoint = Checkpoint.load(Path(target))
-    return scoring.of_net(checkpoint.build(), checkpoint.recipe.input, folder.classes)
+    return nullcontext(scoring.of_net(checkpoint.build(), checkpoint.recipe.input, folder.classes))

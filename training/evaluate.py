@@ -5,7 +5,8 @@ A net in training, a checkpoint, a bundle and a server are scored by the same co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -62,19 +63,20 @@ def of_bundle(folder: Path) -> Segment:
     return lambda rgb: segmenter(rgb).mask
 
 
-def of_server(url: str, model: str | None) -> Segment:
-    """A running server's `POST /segment`. Raises httpx.HTTPError where it does not answer with a mask."""
-    client = httpx.Client(base_url=url, timeout=120)
+@contextmanager
+def of_server(url: str, model: str | None) -> Iterator[Segment]:
+    """A running server's `POST /segment`. Calls raise httpx.HTTPError where it does not answer with a mask."""
     parameters = {"output": "mask"} | ({"model": model} if model else {})
+    with httpx.Client(base_url=url, timeout=120) as client:
 
-    def segment(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        file = BytesIO()
-        Image.fromarray(rgb).save(file, "PNG", compress_level=1)
-        answer = client.post("/segment", params=parameters, files={"image": file.getvalue()})
-        answer.raise_for_status()
-        return np.asarray(Image.open(BytesIO(answer.content)))
+        def segment(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            file = BytesIO()
+            Image.fromarray(rgb).save(file, "PNG", compress_level=1)
+            answer = client.post("/segment", params=parameters, files={"image": file.getvalue()})
+            answer.raise_for_status()
+            return np.asarray(Image.open(BytesIO(answer.content)))
 
-    return segment
+        yield segment
 
 
 def evaluate(segment: Segment, folder: DataFolder, pairs: list[Pair]) -> NDArray[np.int64]:

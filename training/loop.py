@@ -157,5 +157,7 @@ def _optimizer(net: nn.Module, recipe: Recipe) -> Optimizer:
 def _schedule(optimizer: Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
     """The learning rate over all optimizer steps."""
     if recipe.schedule == "one-cycle":
-        return OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps + 1, pct_start=0.2)
+        # A fifth of the steps to warm up; at least one, which OneCycleLR counts as two.
+        total = steps + 1
+        return OneCycleLR(optimizer, recipe.learning_rate, total_steps=total, pct_start=max(0.2, 2 / total))
     return PolynomialLR(optimizer, steps, power=0.9)

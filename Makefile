@@ -1,0 +1,52 @@
+# What users and developers type. Each target makes what it needs, in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+DATA ?= ../shared/data/camvid
+RUN ?= runs/camvid-enet
+
+.PHONY: help serve test lint train bench clean
+
+help: ## Say what there is
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+serve: $(VENV)/.serve ## Install the service and serve ./models on port 8000
+	$(BIN)/segserve serve
+
+test: $(VENV)/.dev ## Install everything and run the whole test suite
+	$(BIN)/pytest
+
+lint: $(VENV)/.dev ## Style, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+train: $(VENV)/.dev ## Train the shipped model again: make train DATA=<data folder> RUN=<run folder>
+	$(BIN)/segserve-train train $(DATA) -o $(RUN) --net enet --epochs 80 --learning-rate 0.004 --precision bf16 --validate-every 4
+
+bench: $(VENV)/.dev ## Measure where the time goes in one request
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove the virtual environment
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+		{ echo "segserve needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) lacks venv. Install it (Debian, Ubuntu: apt install python3-venv), then try again."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.serve: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+# torch comes first and alone: pinned, so that nothing else chooses another build of it.
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.serve

@@ -1,0 +1,1 @@
+"""segserve's benchmarks: what a request costs, as ratios measured in one run."""

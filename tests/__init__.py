@@ -1,0 +1,1 @@
+"""segserve's tests: real parts, offline."""

@@ -1,0 +1,179 @@
+"""`segserve-export net` as users meet it: a proved bundle, or one clear line, exit code 1 and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from export.bundle import Terms, export_bundle
+from export.cli import main
+from export.errors import ExportError
+from export.source import TrainedNet
+from service.bundle import open_bundle
+from service.manifest import InputSpec
+from training.evaluate import of_net
+from training.nets import build_net
+from training.scenes import SCENE_CLASSES, scene
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bare state dict of the paper's ENet for the scenes' six classes."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "enet.pt"
+    torch.save(build_net("enet", 6).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    path = tmp_path / "classes.json"
+    path.write_text(json.dumps(SCENE_CLASSES.model_dump(mode="json")))
+    return path
+
+
+def export(net: str, checkpoint: Path, classes: Path, models: Path, *more: str) -> Result:
+    arguments = ["--checkpoint", str(checkpoint), "--classes", str(classes), "-o", str(models / "streets"), *more]
+    return CliRunner().invoke(main, ["net", net, *arguments])
+
+
+def assert_refused(result: Result, models: Path, *words: str) -> None:
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    (line,) = result.stderr.splitlines()
+    for word in words:
+        assert word in line
+    assert not models.exists() or list(models.iterdir()) == []
+
+
+def test_a_bare_state_dict_becomes_a_proved_bundle_of_any_size(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    result = export("enet", checkpoint, classes, models, "--license", "MIT", "--description", "Streets.")
+    assert result.exit_code == 0, result.stderr
+    assert "agrees with PyTorch at" in result.stdout
+    folder = models / "streets" / "1"
+    assert sorted(path.name for path in models.iterdir()) == ["streets"]
+    assert {path.name for path in folder.iterdir()} == {
+        "model.onnx",
+        "model.json",
+        "golden.npz",
+        "weights.safetensors",
+        "LICENSE",
+        "README.md",
+    }
+    model = open_bundle(folder, ("cpu",))
+    assert model.proved
+    assert (model.manifest.license, model.manifest.input.fit) == ("MIT", "native")
+    net = build_net("enet", 6)
+    net.load_state_dict(load_file(folder / "weights.safetensors"))
+    picture = scene(3, 131, 177)[0]
+    in_torch = of_net(net.eval(), InputSpec(fit="native", multiple_of=8), SCENE_CLASSES)(picture)
+    assert (model.segmenter(picture).mask == in_torch).mean() >= 0.9999
+
+    assert export("enet", checkpoint, classes, models).exit_code == 0
+    assert sorted(path.name for path in (models / "streets").iterdir()) == ["1", "2"]
+
+
+def test_an_answer_of_too_few_classes_is_a_recorded_warning(classes: Path, tmp_path: Path) -> None:
+    net = build_net("unet", 6, None)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+    torch.save(net.state_dict(), tmp_path / "zero.pt")
+    result = export("unet", tmp_path / "zero.pt", classes, tmp_path / "models")
+    assert result.exit_code == 0, result.stderr
+    assert "holds 1 classes, fewer than 3" in result.stderr
+    manifest = json.loads((tmp_path / "models" / "streets" / "1" / "model.json").read_text())
+    assert len(manifest["variants"][0]["check"]["warnings"]) == 1
+
+
+class Fickle(nn.Module):
+    """A net that answers the opposite from its second call on: what is traced is not what runs later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = build_net("unet", 6, 4)
+        self.calls: list[int] = []
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.calls.append(1)
+        logits: Tensor = self.net(image) * (1 if len(self.calls) == 1 else -1)
+        return logits
+
+
+def test_below_the_bar_nothing_is_written(tmp_path: Path) -> None:
+    net = Fickle().eval()
+    spec = InputSpec(fit="native", multiple_of=16)
+    trained = TrainedNet(net, 16, SCENE_CLASSES.classes, spec, net.state_dict(), {"net": "fickle"}, {})
+    with pytest.raises(ExportError, match=r"agrees with PyTorch at .* 99\.9900% are needed; --min-agreement"):
+        export_bundle(trained, tmp_path / "models" / "fickle", Terms("", "MIT", "MIT"), scene(1)[0])
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_wrong_weights_are_refused(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    assert_refused(export("segnet", checkpoint, classes, models), models, "does not fit segnet")
+    assert_refused(export("hourglass", checkpoint, classes, models), models, "hourglass", "enet, segnet, unet")
+
+    state = torch.load(checkpoint, weights_only=True)
+    state.pop(next(iter(state)))
+    torch.save(state, tmp_path / "missing.pt")
+    assert_refused(export("enet", tmp_path / "missing.pt", classes, models), models, "Missing key")
+
+    (tmp_path / "corrupt.pt").write_bytes(checkpoint.read_bytes()[:1000])
+    assert_refused(export("enet", tmp_path / "corrupt.pt", classes, models), models, "no checkpoint that can be read")
+    (tmp_path / "corrupt.safetensors").write_bytes(b"not safe, no tensors")
+    assert_refused(export("enet", tmp_path / "corrupt.safetensors", classes, models), models, "no checkpoint")
+
+
+def test_a_pickle_of_a_whole_module_is_refused_without_running_it(classes: Path, tmp_path: Path) -> None:
+    torch.save(build_net("unet", 6, 4), tmp_path / "module.pt")
+    assert_refused(
+        export("unet", tmp_path / "module.pt", classes, tmp_path / "models"), tmp_path / "models", "state dict"
+    )
+
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    (tmp_path / "trap.pt").write_bytes(pickle.dumps({"weight": Trap()}))
+    assert_refused(export("unet", tmp_path / "trap.pt", classes, tmp_path / "models"), tmp_path / "models")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_another_number_of_classes_is_refused(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
+    listed = json.loads(classes.read_text())
+    listed["classes"] = listed["classes"][:4]
+    classes.write_text(json.dumps(listed))
+    assert_refused(export("enet", checkpoint, classes, tmp_path / "models"), tmp_path / "models", "with 4 classes")
+    classes.write_text("{}")
+    assert_refused(export("enet", checkpoint, classes, tmp_path / "models"), tmp_path / "models", "classes.json")
+
+
+def test_a_net_may_have_a_channel_for_the_ignored_class_too(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
+    classes.write_text(json.dumps(json.loads(classes.read_text()) | {"ignore": [5]}))
+    assert export("enet", checkpoint, classes, tmp_path / "models").exit_code == 0
+    manifest = json.loads((tmp_path / "models" / "streets" / "1" / "model.json").read_text())
+    assert len(manifest["classes"]) == 6
+
+
+def test_wrong_usage_exits_with_2(checkpoint: Path, classes: Path) -> None:
+    assert CliRunner().invoke(main, ["net", "enet"]).exit_code == 2
+    assert CliRunner().invoke(main, ["nothing"]).exit_code == 2
+    arguments = ["--checkpoint", "/no/such/file", "--classes", str(classes), "-o", "models/x"]
+    assert CliRunner().invoke(main, ["net", "enet", *arguments]).exit_code == 2
+
+
+def test_a_small_golden_picture_is_refused(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((100, 100, 3), np.uint8)).save(tmp_path / "small.png")
+    result = export("enet", checkpoint, classes, tmp_path / "models", "--golden", str(tmp_path / "small.png"))
+    assert_refused(result, tmp_path / "models", "100x100", "320x240")

@@ -1,0 +1,150 @@
+"""Whole nets, exported once with dynamic batch and sides, answer as PyTorch does; where not, a near-tie decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import helper
+from torch import Tensor, nn
+
+from export.convert import ServedNet, convert
+from service.manifest import InputSpec
+from training.nets import NETS, build_net
+from training.nets import enet as enet_module
+from training.nets import segnet as segnet_module
+from training.nets.blocks import max_unpool
+from training.scenes import scene
+
+CLASSES = 12
+SIZES = [(360, 480), (361, 481), (97, 131)]
+NEAR_TIE = 1e-4
+"""Two values whose difference is smaller than this share of the largest are tied for sums of float32 in any order."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A net with random weights and statistics from pictures, and its ONNX file."""
+
+    name: str
+    net: ServedNet
+    path: Path
+
+
+def pictures(batch: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.stack([scene(seed, *size)[0] for seed in range(batch)])
+
+
+def with_statistics(net: nn.Module) -> nn.Module:
+    """Batch norm's statistics taken from pictures, so that signals keep their size through the net."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    image = torch.from_numpy(pictures(2, (180, 240))).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        net.train()(image)
+    return net.eval()
+
+
+@pytest.fixture(scope="module", params=sorted(NETS))
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    torch.manual_seed(1)
+    name: str = request.param
+    net = ServedNet(with_statistics(build_net(name, CLASSES)), InputSpec(fit="native")).eval()
+    path = tmp_path_factory.mktemp(name) / "model.onnx"
+    convert(net, path, NETS[name].stride, example=(96, 128))
+    return Exported(name, net, path)
+
+
+def test_batch_height_and_width_are_dynamic(exported: Exported) -> None:
+    graph = onnx.load(exported.path).graph
+    sides = [dim.dim_param or dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim]
+    assert sides == ["batch", "height", "width", 3]
+    sides = [dim.dim_param or dim.dim_value for dim in graph.output[0].type.tensor_type.shape.dim]
+    assert sides == ["batch", CLASSES, "height", "width"]
+
+
+def test_the_file_says_nothing_of_the_machine_it_was_made_on(exported: Exported) -> None:
+    content = exported.path.read_bytes()
+    for path in (Path(__file__).parent.parent, Path.home(), Path(torch.__file__).parent):
+        assert str(path).encode() not in content
+
+
+def test_exporting_again_gives_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
+    convert(exported.net, tmp_path / "again.onnx", NETS[exported.name].stride, example=(96, 128))
+    assert (tmp_path / "again.onnx").read_bytes() == exported.path.read_bytes()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_graph_answers_as_pytorch_does(
+    exported: Exported, size: tuple[int, int], batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = pictures(batch, size)
+    graph = Graph(exported)
+    found = graph(image)
+    with torch.inference_mode():
+        wanted = exported.net(torch.from_numpy(image)).numpy()
+        replayed, decisions = replay(exported, image, graph.indices(image), monkeypatch)
+    assert found.shape == wanted.shape == (batch, CLASSES, *size)
+    agreement = (found.argmax(axis=1) == wanted.argmax(axis=1)).mean()
+    assert len(np.unique(wanted.argmax(axis=1))) >= 3
+    assert agreement >= 0.98
+    # Each place where the graph unpools to another place than PyTorch was a near-tie between the two ...
+    assert all(gap <= NEAR_TIE for gap in decisions)
+    # ... and with those decisions taken over, what is left of the difference is rounding: classes differ only where the
+    # two highest scores are as near.
+    rounding = np.abs(found - replayed).max()
+    assert rounding <= NEAR_TIE * np.abs(wanted).max()
+    differ = found.argmax(axis=1) != replayed.argmax(axis=1)
+    top = np.sort(replayed, axis=1)
+    assert ((top[:, -1] - top[:, -2])[differ] <= 2 * rounding).all()
+
+
+class Graph:
+    """An exported net in onnxruntime, with its pools' indices as further outputs."""
+
+    def __init__(self, exported: Exported) -> None:
+        model = onnx.load(exported.path)
+        pools = [node for node in model.graph.node if node.op_type == "MaxPool"]
+        self._names = [pool.output[1] for pool in pools if len(pool.output) == 2]
+        for name in self._names:
+            model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.INT64, None))
+        self._session = ort.InferenceSession(model.SerializeToString())
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.asarray(self._session.run(["logits"], {"image": image})[0])
+
+    def indices(self, image: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
+        """In the order of the pools: flat over N x C x H x W, as ONNX counts."""
+        return list(self._session.run(self._names, {"image": image})) if self._names else []
+
+
+def replay(
+    exported: Exported, image: NDArray[np.uint8], indices: list[NDArray[np.int64]], monkeypatch: pytest.MonkeyPatch
+) -> tuple[NDArray[np.float32], list[float]]:
+    """PyTorch's answer with the graph's pooling decisions, and for each decision that differs from PyTorch's own how
+    far apart the two values were, as a share of the largest."""
+    left = list(indices)
+    gaps: list[float] = []
+
+    def unpool(values: Tensor, own: Tensor, like: Tensor) -> Tensor:
+        plane = like.shape[-2] * like.shape[-1]
+        theirs = torch.from_numpy(left.pop()) % plane  # the decoder asks in reverse order
+        flat = like.flatten(2)
+        one, other = flat.gather(2, own.flatten(2)), flat.gather(2, theirs.flatten(2))
+        different = own.flatten(2) != theirs.flatten(2)
+        gaps.extend(((one - other).abs()[different] / like.abs().max()).tolist())
+        return max_unpool(values, theirs, like)
+
+    for module in (enet_module, segnet_module):
+        monkeypatch.setattr(module, "max_unpool", unpool)
+    answer = exported.net(torch.from_numpy(image)).numpy()
+    assert left == []
+    return answer, gaps

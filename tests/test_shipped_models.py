@@ -1,0 +1,51 @@
+"""Every bundle in models/ is right, proved, licensed and described."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.bundle import Golden, open_bundle
+from service.manifest import GOLDEN, read_manifest
+
+MODELS = Path(__file__).parent.parent / "models"
+BUNDLES = sorted(path.parent for path in MODELS.glob("*/*/model.json"))
+LARGEST_TOTAL = 40 * 2**20
+
+
+def test_there_are_models() -> None:
+    assert BUNDLES
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_a_shipped_bundle_opens_and_is_proved(bundle: Path) -> None:
+    model = open_bundle(bundle, providers=("cpu",))
+    assert model.proved
+    assert model.variant.check is not None
+    assert model.variant.check.argmax_agreement >= 0.9999
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_a_shipped_bundles_golden_picture_is_worth_asking(bundle: Path) -> None:
+    manifest, golden = read_manifest(bundle), Golden.load(bundle / GOLDEN)
+    assert golden.picture.shape[0] >= 240
+    assert golden.picture.shape[1] >= 320
+    for variant in manifest.variants:
+        assert len(np.unique(golden.masks[variant.id])) >= min(3, len(manifest.classes))
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_a_shipped_bundle_says_its_licence_recipe_and_score(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    card, licence = (bundle / "README.md").read_text(), (bundle / "LICENSE").read_text()
+    assert manifest.license in card
+    assert manifest.license in licence
+    assert {"net", "recipe", "weights_sha256"} <= set(manifest.source)
+    assert {"seed", "epochs"} <= set(manifest.source["recipe"])
+    assert f"{manifest.metrics['miou']:.4f}" in card
+
+
+def test_all_bundles_together_stay_under_40_mb() -> None:
+    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) < LARGEST_TOTAL
