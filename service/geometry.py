@@ -117,12 +117,19 @@ def _whole(length: int, inner: int, canvas: int, start: int = 0) -> Axis:
 def _native(spec: InputSpec, height: int, width: int) -> Placement:
     """The picture's own size, or, above max_pixels, the largest of the same aspect below it; padded to multiple_of."""
     ratio = min(1.0, math.sqrt(spec.max_pixels / (height * width)))
-    sides = []
-    for length in (height, width):
-        inner = max(math.floor(length * ratio), 1)
-        canvas = math.ceil(inner / spec.multiple_of) * spec.multiple_of
-        sides.append(_whole(length, inner, canvas))
-    return Placement(*sides)
+    inner_height, inner_width = (max(math.floor(length * ratio), 1) for length in (height, width))
+    # A hair line is mostly padding: there the padded canvas is what max_pixels bounds, and the long side gives way.
+    if min(height, width) * ratio < spec.multiple_of:
+        longest = max(spec.max_pixels // spec.multiple_of, 1)
+        inner_height, inner_width = min(inner_height, longest), min(inner_width, longest)
+    return Placement(
+        _whole(height, inner_height, _padded(inner_height, spec.multiple_of)),
+        _whole(width, inner_width, _padded(inner_width, spec.multiple_of)),
+    )
+
+
+def _padded(length: int, multiple_of: int) -> int:
+    return math.ceil(length / multiple_of) * multiple_of
 
 
 def _tiles(length: int, tile: int, overlap: int) -> list[Axis]:

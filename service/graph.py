@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.errors import BundleError, DeadlineExceeded
 from service.manifest import InputSpec, Manifest
+from service.onnxfile import has_external_data
 from service.settings import PROVIDERS
 
 DTYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
@@ -33,6 +34,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.options = ort.RunOptions()
+        self.options.log_severity_level = 4
 
     def set(self) -> None:
         """End the run that uses this stop, and any that begins with it."""
@@ -62,6 +64,7 @@ class Graph:
         """
         self._session = _open(path, providers, threads)
         self._output = manifest.output
+        self._classes = len(manifest.classes)
         self._path = path
         self._input = manifest.input.name
         shape = self._check_input(manifest.input)
@@ -85,11 +88,31 @@ class Graph:
         found = dict(zip(self._names, results, strict=True))
         scores = labels = None
         if self._output.logits is not None:
-            scores = np.asarray(found[self._output.logits])[0].astype(np.float32, copy=False)
-            scores = np.ascontiguousarray(scores.transpose(2, 0, 1)) if self._output.layout == "NHWC" else scores
+            scores = self._scores(np.asarray(found[self._output.logits])[0])
         if self._output.labels is not None:
-            labels = np.asarray(found[self._output.labels])[0].squeeze().astype(np.uint8)
+            labels = self._labels(np.asarray(found[self._output.labels])[0])
         return Answer(scores, labels)
+
+    def _scores(self, scores: NDArray[np.generic]) -> NDArray[np.float32]:
+        """One picture's scores as float32 (C, h, w)."""
+        if scores.ndim != 3:
+            raise BundleError(
+                f"{self._path}: {self._output.logits!r} has {scores.ndim + 1} axes; scores have 4: batch, class, "
+                "height and width"
+            )
+        planes = scores.transpose(2, 0, 1) if self._output.layout == "NHWC" else scores
+        return np.ascontiguousarray(planes, np.float32)
+
+    def _labels(self, labels: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """One picture's class ids as uint8 (h, w)."""
+        if labels.ndim == 3:
+            labels = labels[..., 0] if self._output.layout == "NHWC" else labels[0]
+        if labels.ndim != 2 or labels.min() < 0 or labels.max() >= self._classes:
+            raise BundleError(
+                f"{self._path}: {self._output.labels!r} must be class ids from 0 to {self._classes - 1} (batch, "
+                f"height, width), not {labels.shape} from {labels.min()} to {labels.max()}"
+            )
+        return labels.astype(np.uint8)
 
     def _check_input(self, spec: InputSpec) -> list[int | str | None]:
         """The graph's input shape, after comparing it with the manifest."""
@@ -106,8 +129,8 @@ class Graph:
             not (isinstance(have, int) and isinstance(want, int)) or have == want
             for have, want in zip(shape, wanted, strict=True)
         )
-        static = any(isinstance(side, int) for side in shape[1:] if side != spec.depth)
-        if not fits or (spec.fit == "native" and static):
+        free = shape[1:3] if spec.layout == "NHWC" else shape[2:4]
+        if not fits or (spec.fit == "native" and any(isinstance(side, int) for side in free)):
             raise BundleError(
                 f"{self._path}: the input {spec.name!r} has the shape {shape}, the manifest says {wanted}"
             )
@@ -122,11 +145,16 @@ def _open(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSe
         raise BundleError(f"{path}: {', '.join(missing)} is not in this build of onnxruntime (it has {available})")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    # What goes wrong is raised as an exception; onnxruntime need not print it as well.
+    options.log_severity_level = 4
     try:
+        if has_external_data(path):
+            raise BundleError(f"{path}: keeps weights in other files; save the model as one file")
         session = ort.InferenceSession(str(path), options, providers=wanted)
+    except BundleError:
+        raise
     except Exception as error:
-        raise BundleError(f"{path}: onnxruntime cannot open it: {error}") from error
+        raise BundleError(f"{path}: cannot be opened: {error}") from error
     if session.get_providers()[0] != wanted[0]:
         raise BundleError(f"{path}: {wanted[0]} was asked for, but {session.get_providers()[0]} is in use")
     return session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,12 +15,12 @@ from service.errors import PictureCorrupt, PictureFormatError, PictureMissing, P
 from service.settings import FORMATS
 
 SIGNATURES = {
-    "PNG": (b"\x89PNG",),
-    "JPEG": (b"\xff\xd8",),
-    "WEBP": (b"RIFF",),
-    "GIF": (b"GIF8",),
-    "BMP": (b"BM",),
-    "TIFF": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
+    "PNG": re.compile(rb"\x89PNG"),
+    "JPEG": re.compile(rb"\xff\xd8"),
+    "WEBP": re.compile(rb"RIFF(.{4}WEBP|.{0,4}$)", re.DOTALL),
+    "GIF": re.compile(rb"GIF8"),
+    "BMP": re.compile(rb"BM"),
+    "TIFF": re.compile(rb"II[*+]\x00|MM\x00[*+]"),
 }
 """How files of a format begin; tells a broken picture from something that is none."""
 
@@ -76,13 +77,15 @@ def decode(data: bytes, max_pixels: int, formats: Collection[str] = FORMATS) -> 
         )
     # Decoders raise whatever they like on hostile files: ValueError, SyntaxError, struct.error, ... All mean the same.
     try:
+        # Loading first: some formats carry their EXIF data behind the pixels, and Pillow turns TIFFs itself.
+        image.load()
         upright = UPRIGHT.get(_orientation(image))
         rgb = _to_rgb(image)
     except Exception as error:
         raise PictureCorrupt(f"the {image.format} picture is corrupt or truncated: {error}") from error
     if upright is not None:
         rgb = rgb.transpose(upright)
-    return Picture(np.asarray(rgb), image.format or "")
+    return Picture(np.asarray(rgb), "JPEG" if image.format == "MPO" else image.format or "")
 
 
 def _open(data: bytes, formats: Collection[str]) -> Image.Image:
@@ -91,7 +94,7 @@ def _open(data: bytes, formats: Collection[str]) -> Image.Image:
         return Image.open(BytesIO(data), formats=tuple(formats))
     except Exception as error:
         for name in formats:
-            if data.startswith(SIGNATURES[name]):
+            if SIGNATURES[name].match(data):
                 reason = "its header cannot be read" if isinstance(error, UnidentifiedImageError) else str(error)
                 raise PictureCorrupt(f"the {name} picture is corrupt or truncated: {reason}") from error
         raise PictureFormatError(
@@ -112,8 +115,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         levels = np.asarray(image).astype(np.float64) / 257
         return Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        levels = np.nan_to_num(np.asarray(image), nan=0.0) * 255.0
-        return Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8)).convert("RGB")
+        levels = np.nan_to_num(np.asarray(image), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1) * 255
+        return Image.fromarray(np.rint(levels).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         page = Image.new("RGBA", layer.size, "white")

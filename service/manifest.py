@@ -73,19 +73,28 @@ class InputSpec(Record):
     max_pixels: Annotated[int, Field(gt=0)] = 2_073_600
     fit: Literal["stretch", "letterbox", "native", "tile"] = "stretch"
     anchor: Literal["center", "topleft"] = "center"
-    pad_value: tuple[Annotated[int, Field(ge=0, le=255)], ...] = (0, 0, 0)
+    pad_value: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
+        default=(0, 0, 0), description="the colour around the picture, as RGB"
+    )
     overlap: Annotated[int, Field(ge=0)] = 32
     resample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     antialias: bool = True
     channels: Literal["RGB", "BGR", "GRAY"] = "RGB"
     scale: Annotated[float, Field(gt=0)] = 255.0
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    mean: tuple[float, ...] = Field(default=(0.0, 0.0, 0.0), description="in the order of `channels`, as is std")
     std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 1.0, 1.0)
 
     @property
     def depth(self) -> int:
         """Number of colour channels: 1 for GRAY, else 3."""
         return 1 if self.channels == "GRAY" else 3
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_value_for_grey(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("channels") == "GRAY":
+            return {"pad_value": (0,), "mean": (0.0,), "std": (1.0,)} | data
+        return data
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -214,7 +223,7 @@ def check_classes(classes: tuple[ClassSpec, ...]) -> None:
 def inside(file: str) -> str:
     """The relative path `file`, or ValueError where it could leave the bundle's folder."""
     path = PurePosixPath(file)
-    if not file or "\\" in file or path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", file):
+    if not file or path.is_absolute() or ".." in path.parts or re.search(r"[\0\\]|^[A-Za-z]:", file):
         raise ValueError(f"{file!r} must be a path inside the bundle's folder")
     return file
 

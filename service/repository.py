@@ -91,8 +91,10 @@ class Repository:
         path = self.folder / POLICY
         try:
             return Policy.model_validate_json(path.read_bytes())
-        except OSError:
+        except FileNotFoundError:
             return Policy()
+        except OSError as error:
+            raise ModelNotReady(f"{path}: cannot be read: {error.strerror}") from error
         except ValidationError as error:
             raise ModelNotReady(f"{path}: {explain(error)}") from error
 

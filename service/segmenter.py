@@ -23,6 +23,10 @@ RESAMPLING = {
 }
 
 
+EXTREME = 1e30
+"""A score beyond any that a net gives, small enough for sums and products of float32."""
+
+
 @dataclass(frozen=True)
 class Segmentation:
     """What a net sees in a picture.
@@ -59,15 +63,22 @@ class Segmenter:
         Raises BundleError where the net's answer is not what the manifest says, DeadlineExceeded after `stop.set()`.
         """
         size = rgb.shape[0], rgb.shape[1]
+        mask = np.empty(size, np.uint8)
+        coarse: _Coarse | None = None
+        infer = 0.0
         start = perf_counter()
-        answers = [
-            (placement, self._net(prepare(rgb, placement, self.manifest.input), stop))
-            for placement in place(self.manifest.input, *size)
-        ]
-        answered = perf_counter()
-        runs = [(placement, _Reading.of(answer, self.manifest)) for placement, answer in answers]
-        mask, coarse, confidence = _assemble(runs, size, self.manifest.output.align_corners)
-        return Segmentation(mask, coarse, confidence, (answered - start) * 1e3, (perf_counter() - answered) * 1e3)
+        for placement in place(self.manifest.input, *size):
+            before = perf_counter()
+            answer = self._net(prepare(rgb, placement, self.manifest.input), stop)
+            infer += perf_counter() - before
+            reading = _Reading.of(answer, self.manifest)
+            target = placement.y.target.slice, placement.x.target.slice
+            mask[target] = reading.mask(placement, size, self.manifest.output.align_corners)
+            coarse = coarse or _Coarse.sized_for(placement, reading, size)
+            coarse.fill(placement, reading, size)
+        assert coarse is not None
+        rest = perf_counter() - start - infer
+        return Segmentation(mask, coarse.winners, coarse.confidence, infer * 1e3, rest * 1e3)
 
 
 def prepare(rgb: NDArray[np.uint8], placement: Placement, spec: InputSpec) -> Tensor:
@@ -122,18 +133,22 @@ class _Reading:
         if answer.scores is None:
             assert answer.labels is not None
             return cls(answer.labels)
-        channels, classes = answer.scores.shape[0], len(manifest.classes)
+        given = answer.scores
+        if not np.isfinite(given).all():
+            # These cannot be interpolated: infinite scores become the highest or lowest that can, NaN the lowest.
+            given = np.nan_to_num(given, nan=-EXTREME, posinf=EXTREME, neginf=-EXTREME)
+        channels, classes = given.shape[0], len(manifest.classes)
         if channels == 1 and classes == 2 and manifest.output.activation != "softmax":
-            scores = np.concatenate([np.full_like(answer.scores, _threshold(manifest.output)), answer.scores])
+            scores = np.concatenate([np.full_like(given, _threshold(manifest.output)), given])
         elif channels == classes:
-            scores = answer.scores
+            scores = given
         else:
             raise BundleError(
                 f"{manifest.name}: the net answers {channels} channels ({manifest.output.activation}), "
                 f"model.json lists {classes} classes"
             )
         winners = scores.argmax(axis=0).astype(np.uint8)
-        return cls(winners, scores, _probability(answer.scores, manifest.output), answer.labels)
+        return cls(winners, scores, _probability(given, manifest.output), answer.labels)
 
     def mask(self, placement: Placement, size: tuple[int, int], align_corners: bool) -> NDArray[np.uint8]:
         """The class ids of the run's target, part of a picture of `size` (height, width)."""
@@ -168,38 +183,44 @@ def _threshold(output: OutputSpec) -> float:
     if output.activation == "probabilities":
         return output.threshold
     if output.threshold in (0, 1):
-        return -1e30 if output.threshold == 0 else 1e30
+        return -EXTREME if output.threshold == 0 else EXTREME
     return math.log(output.threshold / (1 - output.threshold))
 
 
 def _probability(scores: NDArray[np.float32], output: OutputSpec) -> NDArray[np.float32]:
-    """The highest probability, (h, w), after temperature."""
+    """The highest probability, (h, w), after temperature; of one channel, its own or that of its opposite."""
     best: NDArray[np.float32] = scores.max(axis=0)
     if output.activation == "softmax":
         softmax: NDArray[np.float32] = 1 / np.exp((scores - best) / np.float32(output.temperature)).sum(axis=0)
         return softmax
     if output.activation == "sigmoid":
-        best = 1 / (1 + np.exp(-best / np.float32(output.temperature)))
+        # The logistic function, written so that no exponential overflows.
+        best = (1 + np.tanh(best / np.float32(2 * output.temperature))) / 2
     if scores.shape[0] == 1:
-        best = np.where(best > output.threshold, best, 1 - best)
+        best = np.maximum(best, 1 - best)
     return best.clip(0, 1)
 
 
-def _assemble(
-    runs: list[tuple[Placement, _Reading]], size: tuple[int, int], align_corners: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """All runs over a picture of `size` (height, width) as one: the mask, and the coarse mask and confidence."""
-    placement, reading = runs[0]
-    cells = (
-        placement.y.resolution(size[0], reading.winners.shape[0]),
-        placement.x.resolution(size[1], reading.winners.shape[1]),
-    )
-    mask, coarse, confidence = np.empty(size, np.uint8), np.empty(cells, np.uint8), np.empty(cells, np.uint8)
-    for placement, reading in runs:
-        mask[placement.y.target.slice, placement.x.target.slice] = reading.mask(placement, size, align_corners)
+@dataclass(frozen=True)
+class _Coarse:
+    """Winners and confidence over a whole picture at the net's resolution, while the runs fill them in."""
+
+    winners: NDArray[np.uint8]
+    confidence: NDArray[np.uint8] | None
+
+    @classmethod
+    def sized_for(cls, placement: Placement, reading: _Reading, size: tuple[int, int]) -> _Coarse:
+        """Empty arrays for a picture of `size` (height, width), of which `placement` is any run."""
+        height, width = reading.winners.shape
+        cells = placement.y.resolution(size[0], height), placement.x.resolution(size[1], width)
+        confidence = None if reading.probability is None else np.empty(cells, np.uint8)
+        return cls(np.empty(cells, np.uint8), confidence)
+
+    def fill(self, placement: Placement, reading: _Reading, size: tuple[int, int]) -> None:
+        """Write a run's share."""
+        cells = self.winners.shape[0], self.winners.shape[1]
         share = placement.y.cells(size[0], cells[0]).slice, placement.x.cells(size[1], cells[1]).slice
-        winners, sure = reading.coarse(placement, size, cells)
-        coarse[share] = winners
-        if sure is not None:
-            confidence[share] = sure
-    return mask, coarse, confidence if reading.probability is not None else None
+        winners, confidence = reading.coarse(placement, size, cells)
+        self.winners[share] = winners
+        if self.confidence is not None and confidence is not None:
+            self.confidence[share] = confidence

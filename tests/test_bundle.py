@@ -192,7 +192,7 @@ def test_a_graph_that_is_none_is_refused(tmp_path: Path, damage: Callable[[bytes
     folder = write_bundle(tmp_path)
     (folder / "model.onnx").write_bytes(damage((folder / "model.onnx").read_bytes()))
     seal(folder)
-    assert_refused(folder, "model.onnx: onnxruntime cannot open it")
+    assert_refused(folder, "model.onnx: cannot be opened")
 
 
 def test_weights_outside_the_graphs_file_are_refused(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_weights_outside_the_graphs_file_are_refused(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (folder / "weights.bin").exists()
     seal(folder)
-    assert_refused(folder, "external|weights.bin")
+    assert_refused(folder, "keeps weights in other files")
 
 
 def test_an_operator_that_needs_a_library_is_refused(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_an_operator_that_needs_a_library_is_refused(tmp_path: Path) -> None:
     model.opset_import.append(helper.make_opsetid("com.example", 1))
     onnx.save(model, folder / "model.onnx")
     seal(folder)
-    assert_refused(folder, "model.onnx: onnxruntime cannot open it")
+    assert_refused(folder, "model.onnx: cannot be opened")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""An ONNX file in, whether it keeps weights in other files out; read without the onnx package.
+
+Only the skeleton of the protocol-buffers message is walked, https://protobuf.dev/programming-guides/encoding/; the
+weights themselves are stepped over.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["model", "function", "graph", "node", "attribute", "sparse", "tensor"]
+
+CHILDREN: Mapping[Kind, Mapping[int, Kind]] = {
+    "model": {7: "graph", 25: "function"},
+    "function": {7: "node"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}
+"""Which fields of onnx.proto hold messages that may lead to a tensor."""
+
+EXTERNAL_DATA = 13
+"""TensorProto's field that names another file."""
+
+DEEPEST = 64
+"""How far graphs may be nested in graphs."""
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+
+def has_external_data(path: Path) -> bool:
+    """Whether any tensor in the file at `path` lies in another file. Raises ValueError where it is no ONNX file."""
+    if path.stat().st_size == 0:
+        raise ValueError("the file is empty")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _leads_out(content, 0, len(content), "model", 0)
+
+
+def _leads_out(content: mmap.mmap, start: int, end: int, kind: Kind, depth: int) -> bool:
+    if depth > DEEPEST:
+        raise ValueError(f"graphs are nested more than {DEEPEST} deep")
+    for field, begin, stop in _messages(content, start, end):
+        if kind == "tensor" and field == EXTERNAL_DATA:
+            return True
+        child = CHILDREN[kind].get(field)
+        if child is not None and _leads_out(content, begin, stop, child, depth + 1):
+            return True
+    return False
+
+
+def _messages(content: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The length-delimited fields between two positions: number, begin and end of each."""
+    while position < end:
+        key, position = _varint(content, position, end)
+        wire = key & 7
+        if wire == VARINT:
+            _, position = _varint(content, position, end)
+        elif wire in (FIXED64, FIXED32):
+            position += 8 if wire == FIXED64 else 4
+        elif wire == BYTES:
+            length, begin = _varint(content, position, end)
+            position = begin + length
+        else:
+            raise ValueError(f"wire type {wire} at byte {position}: not a protocol-buffers message")
+        if position > end:
+            raise ValueError(f"a field ends at byte {position}, after its message at byte {end}")
+        if wire == BYTES:
+            yield key >> 3, begin, position
+
+
+def _varint(content: mmap.mmap, position: int, end: int) -> tuple[int, int]:
+    """An integer of seven bits a byte, and the position behind it."""
+    value = shift = 0
+    while position < end and shift < 64:
+        byte = content[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise ValueError(f"an integer at byte {position} does not end")
