@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.responses import RedirectResponse
 
 from service import problems
 from service.gate import Gate
@@ -31,11 +34,18 @@ def create_app(settings: Settings) -> FastAPI:
         await loading
         gate.close()
 
-    app = FastAPI(title="segserve", description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPIOffline(
+        title="segserve", version=version("segserve"), description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+    )
     app.state.settings = settings
     app.state.repository = repository
     app.add_middleware(RequestContext)
     problems.install(app)
     for resource in (segment, models, health):
         app.include_router(resource.router)
+
+    @app.get("/", include_in_schema=False)
+    async def home() -> RedirectResponse:
+        return RedirectResponse("docs")
+
     return app

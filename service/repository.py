@@ -144,12 +144,18 @@ class Repository:
         if not catalog.names:
             return [f"the folder {self.folder} holds no models (<name>/<version>/model.json)"]
         missing = []
+        try:
+            default = self.default()
+        except ModelNotReady as error:
+            return [str(error)]
+        if default is not None and default not in catalog.names:
+            missing.append(f"the default model {default!r} is not there; there are: {', '.join(catalog.names)}")
         for name in catalog.names:
             try:
                 self.get(name)
             except (ModelNotReady, UnknownModel) as error:
                 missing.append(str(error))
-        if self._settings.ready == "any" and len(missing) < len(catalog.names):
+        if self._settings.ready == "any" and self.serving():
             return []
         return missing
 

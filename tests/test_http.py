@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from io import BytesIO
 
@@ -197,6 +198,16 @@ def test_the_service_is_live_started_and_ready(client: httpx.Client) -> None:
     for check, status in (("live", "live"), ("ready", "ready"), ("startup", "started")):
         answer = client.get(f"/health/{check}")
         assert (answer.status_code, answer.json()["status"]) == (200, status)
+
+
+def test_the_api_docs_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
+    page = client.get("/", follow_redirects=True)
+    assert (page.status_code, page.url.path) == (200, "/docs")
+    assets = re.findall(r"(?:src|href)=\"([^\"]+)\"", page.text)
+    assert len(assets) >= 2
+    for asset in assets:
+        assert client.get(httpx.URL(asset).raw_path.decode()).status_code == 200
+        assert httpx.URL(asset).host in {"", "127.0.0.1"}
 
 
 def test_the_api_describes_itself(client: httpx.Client) -> None:
