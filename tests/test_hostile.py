@@ -133,7 +133,9 @@ def test_a_chunked_body_of_100_mb_is_413(client: httpx.Client) -> None:
 
 
 def test_a_multipart_body_of_100_mb_is_413(client: httpx.Client) -> None:
-    assert_problem(client.post("/segment", files={"image": bytes(100 * 10**6)}), 413)
+    assert assert_problem(client.post("/segment", files={"image": bytes(100 * 10**6)}), 413)["limit"] == LIMIT
+    barely = client.post("/segment", files={"image": bytes(LIMIT + 1)})
+    assert assert_problem(barely, 413)["actual"] == LIMIT + 1
 
 
 def test_a_slow_upload_is_408(server: Server) -> None:

@@ -33,7 +33,7 @@ async def read_picture(request: Request, max_bytes: int, seconds: float) -> byte
     """
     content_type, parameters = parse_options_header(request.headers.get("content-type"))
     if content_type == b"multipart/form-data":
-        body = await read_body(request, max_bytes + ENVELOPE, seconds)
+        body = await read_body(request, max_bytes, seconds, ENVELOPE)
         return _picture_part(body, parameters.get(b"boundary", b""), max_bytes)
     raw = content_type.startswith(b"image/") or content_type == b"application/octet-stream"
     if content_type and not raw:
@@ -46,17 +46,21 @@ async def read_picture(request: Request, max_bytes: int, seconds: float) -> byte
     return body
 
 
-async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
-    """The whole body. Raises PictureTooLarge at the declared length or as soon as more arrives, SlowUpload."""
+async def read_body(request: Request, max_bytes: int, seconds: float, envelope: int = 0) -> bytes:
+    """The whole body, of at most `max_bytes`, and `envelope` bytes around them.
+
+    Raises PictureTooLarge at the declared length or as soon as more arrives, SlowUpload after `seconds`, MalformedBody
+    where the connection ends before the body.
+    """
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
+    if declared.isdecimal() and int(declared) > max_bytes + envelope:
         raise _too_large(max_bytes, int(declared))
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > max_bytes:
+                if len(body) > max_bytes + envelope:
                     raise _too_large(max_bytes, None)
     except TimeoutError:
         raise SlowUpload(f"{len(body)} bytes arrived in {seconds:g} s, not the whole body: send it faster") from None
