@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ from export.card import model_card
 from export.convert import ServedNet, convert
 from export.errors import ExportError
 from export.prove import TorchNet, prove
-from export.source import TrainedNet, sha256
+from export.source import TrainedNet
 from service.bundle import Golden, open_bundle
 from service.errors import BundleError
 from service.graph import Graph
@@ -96,9 +97,9 @@ def _write(
         version=int(folder.name),
         description=terms.description,
         license=terms.license,
-        source=trained.source,
         input=trained.input,
         classes=trained.classes,
+        ignore=trained.ignore,
         variants=(variant,),
         metrics=trained.metrics,
     )
@@ -113,12 +114,18 @@ def _write(
     golden.save(folder / GOLDEN)
     variant = variant.model_copy(update={"check": proof.check(min_agreement, _warnings(golden, variant.id, manifest))})
     (folder / WEIGHTS).write_bytes(save({name: tensor.contiguous() for name, tensor in trained.state.items()}))
-    digests = {name: sha256(folder / name) for name in (MODEL, GOLDEN, WEIGHTS)}
-    manifest = manifest.model_copy(update={"variants": (variant,), "sha256": digests})
+    digests = {name: _sha256(folder / name) for name in (MODEL, GOLDEN, WEIGHTS)}
+    source = {**trained.source, "weights_sha256": digests[WEIGHTS]}
+    manifest = manifest.model_copy(update={"variants": (variant,), "source": source, "sha256": digests})
     (folder / "LICENSE").write_text(terms.license_text)
     (folder / "README.md").write_text(model_card(manifest))
     (folder / MANIFEST).write_text(manifest.to_json())
     return manifest
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _warnings(golden: Golden, variant: str, manifest: Manifest) -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from service.manifest import ClassList, ClassSpec, InputSpec
 
 @dataclass(frozen=True)
 class TrainedNet:
-    """A net in eval mode, its classes, the input that it was trained for, and where it comes from."""
+    """A net in eval mode, its classes, the label ids that do not count, its input, and where it comes from."""
 
     net: nn.Module
     stride: int
     classes: tuple[ClassSpec, ...]
+    ignore: tuple[int, ...]
     input: InputSpec
     state: dict[str, Tensor]
     source: dict[str, Any]
@@ -44,27 +45,20 @@ def load_builtin(name: str, checkpoint: Path, classes: ClassList) -> TrainedNet:
     if name not in NETS:
         raise ExportError(f"there is no built-in net {name!r}: choose one of {', '.join(sorted(NETS))}")
     stride = NETS[name].stride
-    source: dict[str, Any] = {"net": name, "weights_sha256": sha256(checkpoint)}
+    source: dict[str, Any] = {"net": name}
     if not Checkpoint.is_one(checkpoint):
         spec = InputSpec(fit="native", multiple_of=stride)
         state = _read_state(checkpoint)
         net, channels = _fit(name, None, state, classes)
-        return TrainedNet(net, stride, channels, spec, state, source, {})
+        return TrainedNet(net, stride, channels, classes.ignore, spec, state, source, {})
     trained = Checkpoint.load(checkpoint)
     if trained.recipe.net != name:
         raise ExportError(f"{checkpoint} holds a {trained.recipe.net}, not a {name}")
     source["recipe"] = trained.recipe.model_dump(mode="json")
     net, channels = _fit(name, trained.recipe.net_width, trained.state, classes)
-    return TrainedNet(net, stride, channels, trained.recipe.input, trained.state, source, trained.metrics)
-
-
-def sha256(path: Path) -> str:
-    """The file's digest in hexadecimal. Raises ExportError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be read: {error.strerror}") from error
+    return TrainedNet(
+        net, stride, channels, classes.ignore, trained.recipe.input, trained.state, source, trained.metrics
+    )
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -72,7 +66,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old pickle protocols: what cannot be read is an error of its own
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ExportError(

@@ -113,7 +113,7 @@ class Fickle(nn.Module):
 def test_below_the_bar_nothing_is_written(tmp_path: Path) -> None:
     net = Fickle().eval()
     spec = InputSpec(fit="native", multiple_of=16)
-    trained = TrainedNet(net, 16, SCENE_CLASSES.classes, spec, net.state_dict(), {"net": "fickle"}, {})
+    trained = TrainedNet(net, 16, SCENE_CLASSES.classes, (), spec, net.state_dict(), {"net": "fickle"}, {})
     with pytest.raises(ExportError, match=r"agrees with PyTorch at .* 99\.9900% are needed; --min-agreement"):
         export_bundle(trained, tmp_path / "models" / "fickle", Terms("", "MIT", "MIT"), scene(1)[0])
     assert list((tmp_path / "models").iterdir()) == []
@@ -163,7 +163,7 @@ def test_a_net_may_have_a_channel_for_the_ignored_class_too(checkpoint: Path, cl
     classes.write_text(json.dumps(json.loads(classes.read_text()) | {"ignore": [5]}))
     assert export("enet", checkpoint, classes, tmp_path / "models").exit_code == 0
     manifest = json.loads((tmp_path / "models" / "streets" / "1" / "model.json").read_text())
-    assert len(manifest["classes"]) == 6
+    assert (len(manifest["classes"]), manifest["ignore"]) == (6, [5])
 
 
 def test_wrong_usage_exits_with_2(checkpoint: Path, classes: Path) -> None:

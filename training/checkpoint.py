@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from training.nets import build_net
@@ -38,7 +38,8 @@ class Checkpoint:
             "metrics": json.dumps(self.metrics),
         }
         draft = path.with_suffix(".partial")
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in self.state.items()}, draft, metadata)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state.items()}
+        draft.write_bytes(save(tensors, metadata))
         draft.replace(path)
 
     @staticmethod
