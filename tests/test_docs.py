@@ -64,16 +64,23 @@ def test_every_link_to_a_file_of_the_project_leads_somewhere() -> None:
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
-@pytest.mark.parametrize("line", re.findall(r"^(?:\.venv/bin/)?(segserve\S* .*)$", README, re.MULTILINE))
-def test_the_commands_of_the_readme_take_those_options(line: str) -> None:
-    program, *arguments = line.split("#", maxsplit=1)[0].split()
-    command = {"segserve-export": export_cli, "segserve-train": training_cli, "segserve": segserve_cli}[program]
-    options = [word for word in arguments if word.startswith("-")]
-    path = [word for word in arguments[:1] if not word.startswith("-")]
-    help_text = CliRunner().invoke(command, [*path, "--help"])
-    assert help_text.exit_code == 0
-    for option in options:
-        assert option in help_text.output
+def commands(text: str) -> list[str]:
+    """Every segserve command in a document's shell blocks, continued lines joined."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [
+        line.split("#")[0].removeprefix(".venv/bin/") for line in lines if re.match(r"(\.venv/bin/)?segserve", line)
+    ]
+
+
+@pytest.mark.parametrize("line", [*commands(README), *commands((ROOT / "training" / "README.md").read_text())])
+def test_the_commands_of_the_readmes_take_those_options(line: str) -> None:
+    program, command, *arguments = line.split()
+    group = {"segserve-export": export_cli, "segserve-train": training_cli, "segserve": segserve_cli}[program]
+    shown = CliRunner().invoke(group, [command, "--help"])
+    assert shown.exit_code == 0
+    for option in (word for word in arguments if word.startswith("-")):
+        assert option in shown.output
 
 
 def test_the_changelog_has_an_unreleased_section() -> None:
