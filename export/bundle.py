@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from export.source import TrainedNet
 from service.bundle import Golden, open_bundle
 from service.errors import BundleError
 from service.graph import Graph
-from service.manifest import GOLDEN, MANIFEST, Check, Manifest, Variant
+from service.manifest import GOLDEN, MANIFEST, NAME, Check, Manifest, Variant
 from service.segmenter import Segmenter
 
 MODEL = "model.onnx"
@@ -73,7 +72,7 @@ def export_bundle(
 
 
 def _next_version(target: Path) -> int:
-    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,127}", target.name):
+    if not NAME.fullmatch(target.name):
         raise ExportError(f"{target.name!r} is no model name: use letters, digits, '.', '_' and '-'")
     taken = [int(path.name) for path in target.glob("*") if path.name.isdecimal()]
     return max(taken, default=0) + 1

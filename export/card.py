@@ -42,7 +42,7 @@ def _quality(manifest: Manifest) -> str:
     text = f"mIoU {miou:.4f} ({manifest.metrics.get('protocol', 'protocol not recorded')})."
     if not iou:
         return text
-    rows = [f"| {name} | {value:.4f} |" for name, value in iou.items()]
+    rows = [f"| {name} | {'absent' if value is None else f'{value:.4f}'} |" for name, value in iou.items()]
     return "\n".join([text, "", "| class | IoU |", "|---|---|", *rows])
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.bundle import Terms, export_bundle
+from export.errors import UnknownNet
 from export.source import load_builtin
-from service.errors import SegserveError
+from service.errors import PictureError, SegserveError
 from service.image import decode
 from service.manifest import read_classes
 
@@ -59,12 +60,14 @@ def net(
     license_file: Path | None,
 ) -> None:
     """Export the built-in NET (segnet, enet, unet) with trained weights."""
-    text = license_file.read_text() if license_file else f"Licence: {license_id}\n"
-    terms = Terms(description, license_id, text)
     try:
+        text = license_file.read_text() if license_file else f"Licence: {license_id}\n"
+        terms = Terms(description, license_id, text)
         trained = load_builtin(name, checkpoint, read_classes(classes))
-        pictures = [_read(path) for path in sorted(images.iterdir()) if path.is_file()] if images else []
+        pictures = [_read(path) for path in _files(images)] if images else []
         folder, check = export_bundle(trained, output, terms, _golden(golden), pictures, min_agreement)
+    except UnknownNet as error:
+        raise click.UsageError(str(error)) from error
     except (SegserveError, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
     for warning in check.warnings:
@@ -76,13 +79,19 @@ def net(
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
-    """A picture file as the service reads it."""
-    return decode(path.read_bytes(), MAX_PIXELS).rgb
+    """A picture file as the service reads it. Raises ValueError, naming the file."""
+    try:
+        return decode(path.read_bytes(), MAX_PIXELS).rgb
+    except PictureError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def _golden(path: Path | None) -> NDArray[np.uint8]:
-    data = path.read_bytes() if path else (files("export") / "golden.png").read_bytes()
-    picture = decode(data, MAX_PIXELS).rgb
+    picture = _read(path) if path else decode((files("export") / "golden.png").read_bytes(), MAX_PIXELS).rgb
     if picture.shape[0] < 240 or picture.shape[1] < 320:
         raise ValueError(f"the golden picture is {picture.shape[1]}x{picture.shape[0]}, at least 320x240 is needed")
     return picture

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
+import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from export.errors import ExportError
+from export.errors import ExportError, UnknownNet
 from service.manifest import ClassList, ClassSpec, InputSpec
 
 
@@ -36,29 +36,36 @@ def load_builtin(name: str, checkpoint: Path, classes: ClassList) -> TrainedNet:
 
     A `.safetensors` file of segserve-train says itself how wide the net is and what input it takes; a bare state dict
     (`.pt`, `.pth`, `.safetensors`) is taken for the paper's net on pictures of any size, scaled to 0..1.
-    Raises ExportError where there is no such net, or the checkpoint does not fit it or the classes.
+    Raises UnknownNet, or ExportError where the checkpoint does not fit the net or the classes.
     """
-    # Imported here: of the training room, export needs the nets alone, and only for a built-in one.
-    from training.checkpoint import Checkpoint
+    # Imported here: export needs the nets only for a built-in one.
     from training.nets import NETS
 
     if name not in NETS:
-        raise ExportError(f"there is no built-in net {name!r}: choose one of {', '.join(sorted(NETS))}")
-    stride = NETS[name].stride
-    source: dict[str, Any] = {"net": name}
-    if not Checkpoint.is_one(checkpoint):
-        spec = InputSpec(fit="native", multiple_of=stride)
-        state = _read_state(checkpoint)
-        net, channels = _fit(name, None, state, classes)
-        return TrainedNet(net, stride, channels, classes.ignore, spec, state, source, {})
-    trained = Checkpoint.load(checkpoint)
-    if trained.recipe.net != name:
-        raise ExportError(f"{checkpoint} holds a {trained.recipe.net}, not a {name}")
-    source["recipe"] = trained.recipe.model_dump(mode="json")
-    net, channels = _fit(name, trained.recipe.net_width, trained.state, classes)
-    return TrainedNet(
-        net, stride, channels, classes.ignore, trained.recipe.input, trained.state, source, trained.metrics
-    )
+        raise UnknownNet(f"there is no built-in net {name!r}: choose one of {', '.join(sorted(NETS))}")
+    stride, notes = NETS[name].stride, _notes(checkpoint)
+    recipe = json.loads(notes["recipe"]) if "recipe" in notes else {}
+    if recipe and recipe["net"] != name:
+        raise ExportError(f"{checkpoint} holds a {recipe['net']}, not a {name}")
+    spec = InputSpec(fit="native", multiple_of=stride)
+    if "input" in notes:
+        spec = InputSpec.model_validate_json(notes["input"])
+    state = _read_state(checkpoint)
+    net, channels = _fit(name, recipe.get("net_width"), state, classes)
+    source = {"net": name} | ({"recipe": recipe} if recipe else {})
+    metrics = json.loads(notes.get("metrics", "{}"))
+    return TrainedNet(net, stride, channels, classes.ignore, spec, state, source, metrics)
+
+
+def _notes(checkpoint: Path) -> dict[str, str]:
+    """What segserve-train wrote beside the weights: recipe, input and metrics, each as JSON; else nothing."""
+    if checkpoint.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(checkpoint, framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -69,14 +76,15 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old pickle protocols: what cannot be read is an error of its own
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # a file that is none fails anywhere in pickle, zipfile or torch
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(
             f"{path} is no checkpoint that can be read (a state dict, saved by torch.save): {reason}"
         ) from error
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    named = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    if not named or not state:
         raise ExportError(f"{path} is no state dict: save net.state_dict(), names to tensors, and nothing else")
-    return state
+    return dict(state)
 
 
 def _fit(

@@ -30,12 +30,19 @@ def create_app(settings: Settings) -> FastAPI:
         gate = Gate(settings.threads)
         app.state.gate = gate
         loading = asyncio.create_task(asyncio.to_thread(repository.load))
-        yield
-        await loading
-        gate.close()
+        try:
+            yield
+            await loading
+        finally:
+            gate.close()
 
     app = FastAPIOffline(
-        title="segserve", version=version("segserve"), description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+        title="segserve",
+        version=version("segserve"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.settings = settings
     app.state.repository = repository

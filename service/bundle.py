@@ -78,14 +78,15 @@ def open_bundle(folder: Path, providers: Sequence[str], variant: str = "auto", t
             f"{folder}: model.json says {manifest.name} version {manifest.version}; the folder must be "
             f"{manifest.name}/{manifest.version}"
         )
-    golden = Golden.load(_checked_file(folder, GOLDEN, manifest)) if (folder / GOLDEN).exists() else None
+    listed = GOLDEN in manifest.sha256 or (folder / GOLDEN).exists()
+    golden = Golden.load(_checked_file(folder, GOLDEN, manifest)) if listed else None
     usable, reasons = [], []
     for candidate in _candidates(folder, manifest, providers, variant):
         try:
             usable.append(_open_variant(folder, manifest, candidate, golden, providers, threads))
-        except BundleError as error:
-            reasons.append(str(error))
-            logger.warning("variant refused: %s", error)
+        except Exception as error:  # whatever a foreign file may do, it does it to itself alone
+            reasons.append(str(error) if isinstance(error, BundleError) else f"{folder / candidate.file}: {error!r}")
+            logger.warning("variant refused: %s", reasons[-1])
     if not usable:
         raise BundleError("; ".join(reasons))
     return min(usable, key=lambda model: model.golden_ms or 0.0)

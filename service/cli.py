@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 
 import click
 import uvicorn
 from pydantic import ValidationError
-from starlette.applications import Starlette
 
 from service.app import create_app
 from service.manifest import explain
@@ -18,7 +18,7 @@ from service.settings import Settings
 PREFIX = "SEGSERVE_"
 
 
-def application() -> Starlette:
+def application() -> Callable[..., object]:
     """The application with the settings of the environment; every server process calls this."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return create_app(Settings())
@@ -45,13 +45,17 @@ def serve(**given: str | None) -> None:
         settings = Settings()
     except ValidationError as error:
         raise click.UsageError(explain(error)) from error
-    uvicorn.run(
-        "service.cli:application",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        http="httptools",
-        log_level="info",
-        access_log=False,
-    )
+    try:
+        uvicorn.run(
+            "service.cli:application",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            http="httptools",
+            log_level="info",
+            access_log=False,
+        )
+    except SystemExit as end:
+        # uvicorn has said what was wrong, a port in use for instance; its exit codes are not ours.
+        sys.exit(1 if end.code else 0)

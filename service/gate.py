@@ -6,10 +6,10 @@ import asyncio
 import math
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
 from service.errors import DeadlineExceeded, Overloaded
 from service.graph import Stop
@@ -38,6 +38,33 @@ class Deadline:
         return max(self.end - monotonic(), 0.0)
 
 
+class _Job(Generic[T]):
+    """Work on its way through a thread; `drop` lets go of what it holds, wherever it is by then."""
+
+    def __init__(self, work: Callable[[Stop], T]) -> None:
+        self.stop = Stop()
+        self.seconds: float | None = None
+        self._work: Callable[[Stop], T] | None = work
+
+    def __call__(self) -> T:
+        """Do the work, in a thread, and measure it."""
+        work, start = self._work, monotonic()
+        if work is None:
+            raise DeadlineExceeded("the work was given up before it began")
+        try:
+            result = work(self.stop)
+        except DeadlineExceeded:
+            self.seconds = monotonic() - start  # at least
+            raise
+        self.seconds = monotonic() - start
+        return result
+
+    def drop(self) -> None:
+        """Nobody waits any more: end the work, and free its picture even while the executor still lists the job."""
+        self.stop.set()
+        self._work = None
+
+
 class Gate:
     """Runs blocking work in its own threads, as many at once as there are; lives in one event loop.
 
@@ -46,15 +73,10 @@ class Gate:
     """
 
     def __init__(self, threads: int = 0) -> None:
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or _cores()
         self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="segment")
         self._inside = 0
         self._mean_seconds = 0.0
-
-    @property
-    def waiting(self) -> int:
-        """How much work waits for a thread."""
-        return max(self._inside - self.threads, 0)
 
     async def run(self, work: Callable[[Stop], T], deadline: Deadline) -> T:
         """The result of `work`, which ends early where its `Stop` is set.
@@ -62,6 +84,29 @@ class Gate:
         Raises Overloaded where the estimated wait exceeds the deadline, DeadlineExceeded where it passed; a caller that
         is cancelled takes its work with it.
         """
+        self._admit(deadline)
+        job = _Job(work)
+        del work  # only the job holds it now: this frame may outlive the wait, in the traceback of its own end
+        future = self._executor.submit(job)
+        self._inside += 1
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: _call(loop, self._leave, job.seconds))
+        try:
+            async with asyncio.timeout(deadline.left):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the answer was not there within {deadline.seconds:g} s: ask for more with timeout=, or send a "
+                "smaller picture"
+            ) from None
+        finally:
+            job.drop()
+
+    def close(self) -> None:
+        """Take no more work and wait for what is running."""
+        self._executor.shutdown(cancel_futures=True)
+
+    def _admit(self, deadline: Deadline) -> None:
         wait = self._mean_seconds * self._inside / self.threads
         if self._inside >= self.threads and wait > deadline.left:
             raise Overloaded(
@@ -69,42 +114,18 @@ class Gate:
                 f"{deadline.seconds:g} s; try again later, or with a longer timeout=",
                 retry_after=max(1, math.ceil(wait - deadline.left)),
             )
-        stop = Stop()
-        future = self._executor.submit(self._timed, work, stop)
-        self._inside += 1
-        loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda done: _call(loop, self._leave, done))
-        try:
-            async with asyncio.timeout(deadline.left):
-                result, _ = await asyncio.wrap_future(future)
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"the answer was not there within {deadline.seconds:g} s: ask for more with timeout=, or send a "
-                "smaller picture"
-            ) from None
-        finally:
-            if not future.done():
-                stop.set()
-                future.cancel()
-        return result
 
-    def close(self) -> None:
-        """Take no more work and wait for what is running."""
-        self._executor.shutdown(cancel_futures=True)
-
-    @staticmethod
-    def _timed(work: Callable[[Stop], T], stop: Stop) -> tuple[T, float]:
-        start = monotonic()
-        result = work(stop)
-        return result, monotonic() - start
-
-    def _leave(self, future: Future[tuple[Any, float]]) -> None:
+    def _leave(self, seconds: float | None) -> None:
+        """A job has ended, after so many seconds of work; None where it never began or failed by itself."""
         self._inside -= 1
-        if future.cancelled() or future.exception() is not None:
-            return
-        seconds = future.result()[1]
-        share = SMOOTHING if self._mean_seconds else 1.0
-        self._mean_seconds += share * (seconds - self._mean_seconds)
+        if seconds is not None:
+            share = SMOOTHING if self._mean_seconds else 1.0
+            self._mean_seconds += share * (seconds - self._mean_seconds)
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[[T], None], value: T) -> None:

@@ -40,6 +40,11 @@ class Stop:
         """End the run that uses this stop, and any that begins with it."""
         self.options.terminate = True
 
+    def check(self) -> None:
+        """Raise DeadlineExceeded where `set` was called."""
+        if self.is_set:
+            raise DeadlineExceeded("the deadline passed during the work")
+
     @property
     def is_set(self) -> bool:
         """Whether `set` was called."""
@@ -62,7 +67,7 @@ class Graph:
         Raises BundleError where the file cannot be opened, a provider is not in use, or the graph is not what the
         manifest says.
         """
-        self._session = _open(path, providers, threads)
+        self._session = _open(path, providers, threads, dynamic=manifest.input.fit == "native")
         self._output = manifest.output
         self._classes = len(manifest.classes)
         self._path = path
@@ -74,6 +79,8 @@ class Graph:
         for name in self._names:
             if name not in outputs:
                 raise BundleError(f"{path}: the graph has no output {name!r}, only {', '.join(outputs)}")
+        if manifest.output.logits is not None:
+            self._check_scores(outputs[manifest.output.logits].shape, manifest)
 
     def __call__(self, tensor: Tensor, stop: Stop | None = None) -> Answer:
         """Run the net. Raises DeadlineExceeded where `stop` was set before it ended."""
@@ -114,6 +121,16 @@ class Graph:
             )
         return labels.astype(np.uint8)
 
+    def _check_scores(self, shape: list[int | str | None], manifest: Manifest) -> None:
+        """Compare the scores' shape, as far as the graph states it, with the manifest."""
+        axis = 3 if manifest.output.layout == "NHWC" else 1
+        allowed = {self._classes} | ({1} if self._classes == 2 and manifest.output.activation != "softmax" else set())
+        if len(shape) != 4 or (isinstance(shape[axis], int) and shape[axis] not in allowed):
+            raise BundleError(
+                f"{self._path}: the output {manifest.output.logits!r} has the shape {shape}; {manifest.output.layout} "
+                f"scores of {self._classes} classes are expected"
+            )
+
     def _check_input(self, spec: InputSpec) -> list[int | str | None]:
         """The graph's input shape, after comparing it with the manifest."""
         inputs = {node.name: node for node in self._session.get_inputs()}
@@ -137,7 +154,7 @@ class Graph:
         return shape
 
 
-def _open(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSession:
+def _open(path: Path, providers: Sequence[str], threads: int, dynamic: bool) -> ort.InferenceSession:
     wanted = [PROVIDERS[provider] for provider in providers]
     missing = [name for name in wanted if name not in ort.get_available_providers()]
     if missing:
@@ -145,6 +162,9 @@ def _open(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSe
         raise BundleError(f"{path}: {', '.join(missing)} is not in this build of onnxruntime (it has {available})")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    if dynamic:
+        # The arena and the memory patterns grow with every new size of picture, and are never given back.
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     # What goes wrong is raised as an exception; onnxruntime need not print it as well.
     options.log_severity_level = 4
     try:

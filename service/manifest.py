@@ -16,6 +16,14 @@ MANIFEST = "model.json"
 GOLDEN = "golden.npz"
 MAX_CLASSES = 256
 
+NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""What a model may be called."""
+
+LICENSE = "^[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*$"
+"""An SPDX expression without brackets, or a LicenseRef-."""
+
+LabelId = Annotated[int, Field(ge=0, lt=MAX_CLASSES)]
+
 Color = tuple[int, int, int]
 
 
@@ -44,7 +52,7 @@ class ClassList(Record):
     """A data set's `classes.json`: the classes, and the label ids that are left out of scoring."""
 
     classes: Annotated[tuple[ClassSpec, ...], Field(min_length=1)]
-    ignore: tuple[int, ...] = ()
+    ignore: tuple[LabelId, ...] = ()
 
     @model_validator(mode="after")
     def _ids_are_positions(self) -> Self:
@@ -163,15 +171,15 @@ class Manifest(Record):
     """A bundle's `model.json`."""
 
     schema_version: Literal[1] = 1
-    name: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+    name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
     version: Annotated[int, Field(gt=0)]
     description: str = ""
-    license: Annotated[str, Field(min_length=1, description="an SPDX id or a LicenseRef-")]
+    license: Annotated[str, Field(pattern=LICENSE, description="an SPDX id or a LicenseRef-")]
     source: dict[str, Any] = Field(default_factory=dict)
     input: InputSpec = InputSpec(height=None, width=None, fit="native")
     output: OutputSpec = OutputSpec()
     classes: Annotated[tuple[ClassSpec, ...], Field(min_length=1, max_length=MAX_CLASSES)]
-    ignore: tuple[int, ...] = ()
+    ignore: tuple[LabelId, ...] = ()
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
     metrics: dict[str, Any] = Field(default_factory=dict)
     sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(default_factory=dict)

@@ -18,7 +18,8 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestContext:
-    """Adds `X-Request-ID` (the caller's where it is well formed), `Server-Timing` and `Vary` to every answer."""
+    """Adds `X-Request-ID` (the caller's where it is well formed), `Server-Timing` and `Vary` to every answer,
+    and writes one line to the log for each (health checks only at level DEBUG)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -31,12 +32,12 @@ class RequestContext:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
         start = perf_counter()
-        started = False
+        status = 0
 
         async def send_with_context(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 headers.add_vary_header("Accept")
@@ -48,6 +49,9 @@ class RequestContext:
             await self._app(scope, receive, send_with_context)
         except Exception:
             logger.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
-            if started:
+            if status:
                 raise
             await internal_error()(scope, receive, send_with_context)
+        level = logging.DEBUG if scope["path"].startswith("/health/") else logging.INFO
+        took = (perf_counter() - start) * 1e3
+        logger.log(level, "%s %s %d %.1f ms, request %s", scope["method"], scope["path"], status, took, request_id)

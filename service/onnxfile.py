@@ -15,7 +15,7 @@ Kind = Literal["model", "function", "graph", "node", "attribute", "sparse", "ten
 
 CHILDREN: Mapping[Kind, Mapping[int, Kind]] = {
     "model": {7: "graph", 25: "function"},
-    "function": {7: "node"},
+    "function": {7: "node", 11: "attribute"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
@@ -57,6 +57,8 @@ def _messages(content: mmap.mmap, position: int, end: int) -> Iterator[tuple[int
     """The length-delimited fields between two positions: number, begin and end of each."""
     while position < end:
         key, position = _varint(content, position, end)
+        if key >= 2**32:
+            raise ValueError(f"the field at byte {position} has the key {key}, keys have 32 bits")
         wire = key & 7
         if wire == VARINT:
             _, position = _varint(content, position, end)

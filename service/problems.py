@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -15,8 +14,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from service import errors
-
-logger = logging.getLogger(__name__)
 
 STATUS: Mapping[type[errors.SegserveError], HTTPStatus] = {
     errors.SegserveError: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -62,9 +59,6 @@ def code_of(error: type[errors.SegserveError]) -> str:
 def respond(error: errors.SegserveError) -> JSONResponse:
     """The response for a domain error."""
     status = status_of(type(error))
-    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("request failed", exc_info=error)
-        return internal_error()
     members: dict[str, Any] = {"code": code_of(type(error))}
     headers = {}
     if isinstance(error, errors.PictureTooLarge):
@@ -91,6 +85,8 @@ def install(app: FastAPI) -> None:
 
 def _domain(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.SegserveError)
+    if status_of(type(error)) is HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise error  # a fault of ours, whatever the type: logged and answered like any other
     return respond(error)
 
 

@@ -109,7 +109,9 @@ def _overlay(picture: Picture, mask: Image.Image, manifest: Manifest, options: O
 def _with_palette(mask: Image.Image, manifest: Manifest) -> Image.Image:
     """The mask as a palette picture: index = class id."""
     image = mask.copy()
-    image.putpalette([value for color in manifest.palette for value in color])
+    colors = bytes(value for color in manifest.palette for value in color)
+    # A full palette: for a short one, Pillow would pack the ids into fewer than 8 bits.
+    image.putpalette(colors.ljust(3 * 256, b"\0"))
     return image
 
 

@@ -9,23 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from pydantic import Field, ValidationError
-
 from service.bundle import Model, open_bundle
 from service.errors import BundleError, ModelNotReady, ModelRequired, UnknownModel
-from service.manifest import Record, explain
+from service.manifest import NAME
+from service.policy import Policy, PolicyFile
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-POLICY = "repository.json"
-
-
-class Policy(Record):
-    """`repository.json`: the model for requests that name none, and the version that serves a model."""
-
-    default: str | None = None
-    pin: dict[str, int] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,12 +40,17 @@ class Catalog:
         """All models, usable or not, by name."""
         return tuple(sorted({*self.models, *(refusal.name for refusal in self.refused)}))
 
+    def refusals(self, name: str) -> dict[int, str]:
+        """The refused versions of a model, and why."""
+        return {refusal.version: refusal.reason for refusal in self.refused if refusal.name == name}
+
 
 class Repository:
     """The models of one folder; `load` opens them, from then on they answer."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._policy = PolicyFile(settings.models)
         self._catalog = Catalog()
 
     @property
@@ -75,9 +70,10 @@ class Repository:
         for name, version, path in _bundles(self.folder):
             try:
                 model = open_bundle(path, self._settings.providers, self._settings.variant)
-            except BundleError as error:
-                logger.error("%s version %d refused: %s", name, version, error)
-                refused.append(Refusal(name, version, str(error)))
+            except Exception as error:  # one bad bundle must not keep the others from being served
+                reason = str(error) if isinstance(error, BundleError) else f"{path}: {error!r}"
+                logger.error("%s version %d refused: %s", name, version, reason)
+                refused.append(Refusal(name, version, reason))
                 continue
             models.setdefault(name, {})[version] = model
             logger.info(
@@ -86,78 +82,94 @@ class Repository:
         frozen = {name: MappingProxyType(versions) for name, versions in models.items()}
         self._catalog = Catalog(MappingProxyType(frozen), tuple(refused), loaded=True)
 
-    def policy(self) -> Policy:
-        """`repository.json` as it is now. Raises ModelNotReady where it cannot be understood."""
-        path = self.folder / POLICY
-        try:
-            return Policy.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return Policy()
-        except OSError as error:
-            raise ModelNotReady(f"{path}: cannot be read: {error.strerror}") from error
-        except ValidationError as error:
-            raise ModelNotReady(f"{path}: {explain(error)}") from error
-
     def default(self) -> str | None:
-        """The model for requests that name none, if there is one."""
+        """The model for requests that name none, if there is one. Raises ModelNotReady where that cannot be said."""
+        policy = self._readable_policy()
         only = self.catalog.names[0] if len(self.catalog.names) == 1 else None
-        return self.policy().default or self._settings.default_model or only
+        return policy.default or self._settings.default_model or only
 
     def get(self, name: str | None = None, version: int | None = None) -> Model:
         """The model of that name (or the default one) in that version (or the pinned one, else the highest).
 
         Raises ModelRequired, UnknownModel or ModelNotReady.
         """
-        catalog, policy = self.catalog, self.policy()
-        if not catalog.loaded:
-            raise ModelNotReady("the models are still loading: try again in a few seconds")
-        name = name or self.default()
-        if name is None:
+        catalog = self.loaded_catalog()
+        chosen = name or self.default()
+        if chosen is None:
             raise ModelRequired(f"say which model with model=, one of: {', '.join(catalog.names) or 'none is there'}")
-        if name not in catalog.names:
-            raise UnknownModel(f"there is no model {name!r}; there are: {', '.join(catalog.names) or 'none'}")
-        versions = catalog.models.get(name, {})
-        wanted = version or policy.pin.get(name)
-        refused = {refusal.version: refusal.reason for refusal in catalog.refused if refusal.name == name}
-        if wanted is None and versions:
-            return versions[max(versions)]
-        if wanted is not None and wanted in versions:
-            return versions[wanted]
-        if wanted is not None and wanted not in refused:
-            known = ", ".join(map(str, sorted({*versions, *refused})))
-            raise UnknownModel(f"{name} has no version {wanted}; it has: {known}")
-        raise ModelNotReady(f"{name} has no usable version: {'; '.join(refused.values())}")
+        if chosen not in catalog.names:
+            there = f"there are: {', '.join(catalog.names) or 'none'}"
+            if name is None:
+                raise ModelNotReady(f"the default model {chosen!r} is not there; {there}")
+            raise UnknownModel(f"there is no model {chosen!r}; {there}")
+        if version is not None:
+            return self._version(catalog, chosen, version)
+        return self._serving_version(catalog, chosen)
+
+    def loaded_catalog(self) -> Catalog:
+        """The catalog. Raises ModelNotReady while it is being loaded."""
+        if not self._catalog.loaded:
+            raise ModelNotReady("the models are still loading: try again in a few seconds")
+        return self._catalog
 
     def serving(self) -> list[Model]:
-        """The version that serves each model which has a usable one, by name."""
+        """The version that serves each model which has a usable one, by name. Raises ModelNotReady while loading."""
         found = []
-        for name in self.catalog.names:
-            with suppress(ModelNotReady, UnknownModel):
+        for name in self.loaded_catalog().names:
+            with suppress(ModelNotReady):
                 found.append(self.get(name))
         return found
 
     def problems(self) -> list[str]:
         """Why the service is not ready; empty where it is."""
-        catalog = self.catalog
-        if not catalog.loaded:
+        if not self._catalog.loaded:
             return ["the models are still loading"]
-        if not catalog.names:
+        if not self._catalog.names:
             return [f"the folder {self.folder} holds no models (<name>/<version>/model.json)"]
-        missing = []
-        try:
-            default = self.default()
-        except ModelNotReady as error:
-            return [str(error)]
-        if default is not None and default not in catalog.names:
-            missing.append(f"the default model {default!r} is not there; there are: {', '.join(catalog.names)}")
-        for name in catalog.names:
-            try:
-                self.get(name)
-            except (ModelNotReady, UnknownModel) as error:
-                missing.append(str(error))
+        problem = self._policy.read().problem
+        found = [problem] if problem else []
+        with suppress(ModelRequired):
+            found += self._trouble(None)
+        for name in self._catalog.names:
+            found += self._trouble(name)
         if self._settings.ready == "any" and self.serving():
             return []
-        return missing
+        return list(dict.fromkeys(found))
+
+    def _trouble(self, name: str | None) -> list[str]:
+        try:
+            self.get(name)
+        except ModelNotReady as error:
+            return [str(error)]
+        return []
+
+    def _version(self, catalog: Catalog, name: str, version: int) -> Model:
+        """The version that a client asked for."""
+        versions = catalog.models.get(name, {})
+        if version in versions:
+            return versions[version]
+        refused = catalog.refusals(name)
+        if version in refused:
+            raise ModelNotReady(f"{name} version {version} is not usable: {refused[version]}")
+        known = ", ".join(map(str, sorted({*versions, *refused})))
+        raise UnknownModel(f"{name} has no version {version}; it has: {known}")
+
+    def _serving_version(self, catalog: Catalog, name: str) -> Model:
+        """The pinned version, else the highest usable one."""
+        versions, refused = catalog.models.get(name, {}), catalog.refusals(name)
+        pinned = self._readable_policy().pin.get(name)
+        if pinned is not None and pinned not in versions:
+            reason = refused.get(pinned, f"there are: {', '.join(map(str, sorted(versions))) or 'none'}")
+            raise ModelNotReady(f"{name} is pinned to version {pinned}, which is not usable: {reason}")
+        if not versions:
+            raise ModelNotReady(f"{name} has no usable version: {'; '.join(refused.values())}")
+        return versions[pinned or max(versions)]
+
+    def _readable_policy(self) -> Policy:
+        reading = self._policy.read()
+        if reading.policy is None:
+            raise ModelNotReady(reading.problem)
+        return reading.policy
 
 
 def _bundles(folder: Path) -> list[tuple[str, int, Path]]:
@@ -165,6 +177,6 @@ def _bundles(folder: Path) -> list[tuple[str, int, Path]]:
     found = []
     for path in folder.glob("*/*/model.json"):
         version, name = path.parent.name, path.parent.parent.name
-        if version.isdecimal() and int(version) > 0 and not name.startswith("."):
+        if version.isdecimal() and int(version) > 0 and NAME.fullmatch(name):
             found.append((name, int(version), path.parent))
     return sorted(found)

@@ -73,7 +73,7 @@ class Segmenter:
             infer += perf_counter() - before
             reading = _Reading.of(answer, self.manifest)
             target = placement.y.target.slice, placement.x.target.slice
-            mask[target] = reading.mask(placement, size, self.manifest.output.align_corners)
+            mask[target] = reading.mask(placement, size, self.manifest.output.align_corners, stop)
             coarse = coarse or _Coarse.sized_for(placement, reading, size)
             coarse.fill(placement, reading, size)
         assert coarse is not None
@@ -150,14 +150,16 @@ class _Reading:
         winners = scores.argmax(axis=0).astype(np.uint8)
         return cls(winners, scores, _probability(given, manifest.output), answer.labels)
 
-    def mask(self, placement: Placement, size: tuple[int, int], align_corners: bool) -> NDArray[np.uint8]:
+    def mask(
+        self, placement: Placement, size: tuple[int, int], align_corners: bool, stop: Stop | None
+    ) -> NDArray[np.uint8]:
         """The class ids of the run's target, part of a picture of `size` (height, width)."""
         if self.labels is not None and self.labels.shape == size:
             return self.labels[placement.y.target.slice, placement.x.target.slice]
         rows, columns = self._positions(placement, size, size, align_corners)
         if self.scores is None:
             return nearest(self.winners, rows, columns)
-        return class_mask(self.scores, self.winners, rows, columns)
+        return class_mask(self.scores, self.winners, rows, columns, stop)
 
     def coarse(
         self, placement: Placement, size: tuple[int, int], cells: tuple[int, int]

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from service.graph import Stop
+
 CHUNK = 65_536
 """Border pixels computed at a time: bounds the memory to CHUNK * classes * 20 bytes."""
 
@@ -19,11 +21,12 @@ def class_mask(
     winners: NDArray[np.uint8],
     rows: NDArray[np.float64],
     columns: NDArray[np.float64],
+    stop: Stop | None = None,
 ) -> NDArray[np.uint8]:
     """The class with the highest interpolated score (the first one of equals) at each (row, column) position.
 
     `scores` is float32 (C, h, w), `winners` its argmax (h, w); positions lie from 0 to h - 1 and w - 1, fractions
-    between samples. Returns uint8 (len(rows), len(columns)).
+    between samples. Returns uint8 (len(rows), len(columns)). Raises DeadlineExceeded once `stop` is set.
     """
     top, bottom, below = _neighbours(rows, scores.shape[1])
     left, right, beside = _neighbours(columns, scores.shape[2])
@@ -33,6 +36,8 @@ def class_mask(
     border = np.flatnonzero(_mixed_cells(winners)[top[:, None], left])
     flat = mask.reshape(-1)
     for start in range(0, border.size, CHUNK):
+        if stop is not None:
+            stop.check()
         chunk = border[start : start + CHUNK]
         y, x = np.divmod(chunk, columns.size)
         wx, wy = beside[x], below[y]

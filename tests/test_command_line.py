@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,12 @@ def test_several_workers_serve_one_port(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     with running(tmp_path / "models", tmp_path / "log", {"WORKERS": "2"}) as server:
         assert httpx.get(f"{server.url}/models").status_code == 200
+
+
+def test_a_port_in_use_exits_with_1(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = segserve("serve", "--models", str(tmp_path), "--port", str(port))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert str(port) in done.stderr

@@ -122,7 +122,10 @@ def test_below_the_bar_nothing_is_written(tmp_path: Path) -> None:
 def test_wrong_weights_are_refused(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
     models = tmp_path / "models"
     assert_refused(export("segnet", checkpoint, classes, models), models, "does not fit segnet")
-    assert_refused(export("hourglass", checkpoint, classes, models), models, "hourglass", "enet, segnet, unet")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    assert_refused(export("enet", tmp_path / "empty.pt", classes, models), models, "no checkpoint that can be read")
+    torch.save({1: torch.zeros(1)}, tmp_path / "numbers.pt")
+    assert_refused(export("enet", tmp_path / "numbers.pt", classes, models), models, "no state dict")
 
     state = torch.load(checkpoint, weights_only=True)
     state.pop(next(iter(state)))
@@ -166,9 +169,11 @@ def test_a_net_may_have_a_channel_for_the_ignored_class_too(checkpoint: Path, cl
     assert (len(manifest["classes"]), manifest["ignore"]) == (6, [5])
 
 
-def test_wrong_usage_exits_with_2(checkpoint: Path, classes: Path) -> None:
+def test_wrong_usage_exits_with_2(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
     assert CliRunner().invoke(main, ["net", "enet"]).exit_code == 2
     assert CliRunner().invoke(main, ["nothing"]).exit_code == 2
+    unknown = export("hourglass", checkpoint, classes, tmp_path / "models")
+    assert (unknown.exit_code, "enet, segnet, unet" in unknown.stderr) == (2, True)
     arguments = ["--checkpoint", "/no/such/file", "--classes", str(classes), "-o", "models/x"]
     assert CliRunner().invoke(main, ["net", "enet", *arguments]).exit_code == 2
 

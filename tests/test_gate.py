@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
+from threading import Event
 
 import httpx
 import pytest
 from PIL import Image
 
+from service.errors import DeadlineExceeded, Overloaded
+from service.gate import Deadline, Gate
+from service.graph import Stop
 from tests.bundles import ENDLESS, Net, write_bundle
 from tests.server import Server, running
 
@@ -78,3 +86,66 @@ def test_a_timeout_above_the_limit_is_lowered(tmp_path_factory: pytest.TempPathF
         answer = ask(started, "endless", timeout=60)
         assert answer.status_code == 504
         assert "within 1 s" in answer.json()["detail"]
+
+
+def test_a_client_that_goes_away_frees_its_thread(server: Server) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{server.url}/segment?model=endless&timeout=100",
+            files={"image": photo()},
+            timeout=httpx.Timeout(10, read=0.5),
+        )
+    assert ask(server, "slow", timeout=30).status_code == 200
+
+
+async def occupied(gate: Gate, release: Event) -> asyncio.Task[bool]:
+    """A task that holds one of the gate's threads until it is released."""
+    task = asyncio.create_task(gate.run(lambda _: release.wait(30), Deadline.after(60)))
+    await asyncio.sleep(0.1)
+    return task
+
+
+def test_work_that_nobody_waits_for_lets_go_of_its_picture_at_once() -> None:
+    async def scenario() -> None:
+        gate, release = Gate(threads=1), Event()
+        task = await occupied(gate, release)
+
+        class Work:
+            def __call__(self, stop: Stop) -> None:
+                raise AssertionError("nobody waits for this")
+
+        work = Work()
+        alive = weakref.ref(work)
+        with suppress(DeadlineExceeded):
+            await gate.run(work, Deadline.after(0.05))
+        del work
+        gc.collect()
+        assert alive() is None
+        release.set()
+        assert await task
+        gate.close()
+
+    asyncio.run(scenario())
+
+
+def test_work_that_missed_its_deadline_counts_towards_the_wait() -> None:
+    def stubborn(stop: Stop) -> None:
+        while not stop.is_set:
+            time.sleep(0.01)
+        stop.check()
+
+    async def scenario() -> None:
+        gate = Gate(threads=1)
+        with pytest.raises(DeadlineExceeded):
+            await gate.run(stubborn, Deadline.after(0.3))
+        await asyncio.sleep(0.2)
+        release = Event()
+        task = await occupied(gate, release)
+        with pytest.raises(Overloaded) as refused:
+            await gate.run(stubborn, Deadline.after(0.1))
+        assert refused.value.retry_after >= 1
+        release.set()
+        await task
+        gate.close()
+
+    asyncio.run(scenario())

@@ -7,6 +7,7 @@ import socket
 import struct
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
 
@@ -170,6 +171,7 @@ def test_an_unknown_model_or_version_is_404_and_names_those_there_are(client: ht
         "timeout=inf",
         "store=perhaps",
         "classes=purple",
+        "outptu=mask",
         "classes=",
         "output=mask&classes=red",
         "output=color&classes=red",
@@ -209,6 +211,19 @@ def test_multipart_mistakes_are_400_and_say_what_is_wrong(client: httpx.Client) 
     assert "boundary" in assert_problem(client.post("/segment", content=text, headers=nameless), 400)["detail"]
     many = {f"field{index}": b"x" for index in range(100)} | {"image": photo()}
     assert_problem(client.post("/segment", files=many), 400)
+
+
+def test_a_trailing_slash_is_another_route(client: httpx.Client) -> None:
+    assert_problem(client.post("/segment/", files={"image": photo()}, headers={"Host": "elsewhere.example"}), 404)
+
+
+def test_health_answers_while_a_hostile_multipart_body_is_read(client: httpx.Client) -> None:
+    form = {"Content-Type": "multipart/form-data; boundary=a"}
+    with ThreadPoolExecutor(1) as other:
+        hostile = other.submit(client.post, "/segment", content=b"\r\n--a\r" * 400_000, headers=form)
+        while not hostile.done():
+            assert client.get("/health/live").status_code == 200
+        assert_problem(hostile.result(), 400)
 
 
 def test_a_side_beyond_the_formats_limit_is_422(client: httpx.Client) -> None:

@@ -147,6 +147,11 @@ def test_the_overlay_is_jpeg_for_jpeg_else_png_unless_format_says_otherwise(
         ("image/png;q=0.3, application/json;q=0.4", "application/json"),
         ("image/png;q=0, image/jpeg", "image/jpeg"),
         ("application/pdf, */*;q=0.1", "application/json"),
+        ("IMAGE/PNG", "image/png"),
+        ("image/*", "image/png"),
+        ("image/*, image/png;q=0", "image/jpeg"),
+        ("*/*, application/json;q=0", "image/png"),
+        ("image/webp;q=1.000", "image/webp"),
     ],
 )
 def test_accept_chooses_the_view(client: httpx.Client, accept: str | None, content_type: str) -> None:
@@ -215,3 +220,31 @@ def test_the_api_describes_itself(client: httpx.Client) -> None:
     operation = schema["paths"]["/segment"]["post"]
     assert "multipart/form-data" in operation["requestBody"]["content"]
     assert {"400", "404", "413", "415", "422", "429", "503", "504"} <= set(operation["responses"])
+
+
+def test_several_accept_lines_count_as_one(client: httpx.Client) -> None:
+    headers = [("Accept", "text/plain"), ("Accept", "image/png")]
+    assert client.post("/segment", files={"image": FLAG}, headers=headers).headers["content-type"] == "image/png"
+
+
+def test_class_ids_are_bytes_in_the_color_view_too(client: httpx.Client) -> None:
+    for view in ("mask", "color"):
+        assert client.post(f"/segment?output={view}", files={"image": FLAG}).content[24] == 8  # the header's bit depth
+
+
+def test_head_answers_like_get_without_a_body(client: httpx.Client) -> None:
+    for path in ("/health/live", "/health/ready", "/health/startup", "/models", "/models/rgb"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_the_log_names_each_request_by_its_id(client: httpx.Client, server: Server) -> None:
+    client.post("/segment", files={"image": FLAG}, headers={"X-Request-ID": "look-for-me"})
+    assert "POST /segment 200" in server.log.read_text()
+    assert "request look-for-me" in server.log.read_text()
+
+
+def test_a_part_with_an_encoded_file_name_is_a_file(client: httpx.Client) -> None:
+    head = b"--b\r\nContent-Disposition: form-data; name=\"image\"; filename*=UTF-8''caf%C3%A9.png\r\n\r\n"
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    assert client.post("/segment", content=head + FLAG + b"\r\n--b--\r\n", headers=form).status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -216,9 +217,9 @@ def test_before_loading_nothing_is_ready(tmp_path: Path) -> None:
     write_bundle(tmp_path, "a")
     repository = Repository(Settings(models=tmp_path))
     assert repository.problems() == ["the models are still loading"]
-    assert repository.serving() == []
-    with pytest.raises(ModelNotReady, match="loading"):
-        repository.get("a")
+    for ask in (repository.serving, repository.get, lambda: repository.get("a")):
+        with pytest.raises(ModelNotReady, match="loading"):
+            ask()
 
 
 def test_what_is_not_a_finished_bundle_is_not_looked_at(tmp_path: Path) -> None:
@@ -266,8 +267,11 @@ def test_a_changed_repository_json_counts_at_once(tmp_path: Path) -> None:
 def test_a_default_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     write_bundle(tmp_path, "a")
     write_policy(tmp_path, {"default": "b"})
-    with pytest.raises(UnknownModel, match=r"'b'.*a"):
-        loaded(tmp_path).get()
+    repository = loaded(tmp_path)
+    with pytest.raises(ModelNotReady, match=r"'b'.*a"):
+        repository.get()
+    assert any("'b'" in problem for problem in repository.problems())
+    assert repository.get("a").name == "a"
 
 
 @pytest.mark.parametrize(
@@ -282,3 +286,51 @@ def test_a_broken_repository_json_is_named_with_its_place(tmp_path: Path, policy
         repository.get("a")
     assert any("repository.json" in problem for problem in repository.problems())
     assert repository.serving() == []
+
+
+def test_while_repository_json_is_broken_the_last_good_one_holds(tmp_path: Path) -> None:
+    for version in (1, 2):
+        write_bundle(tmp_path, "a", version)
+    write_policy(tmp_path, {"pin": {"a": 1}})
+    repository = loaded(tmp_path)
+    assert repository.get("a").version == 1
+    (tmp_path / "repository.json").write_text('{"pin": ')
+    assert repository.get("a").version == 1
+    assert any("repository.json" in problem for problem in repository.problems())
+    write_policy(tmp_path, {"pin": {"a": 2}})
+    assert repository.get("a").version == 2
+    assert repository.problems() == []
+
+
+def test_a_version_asked_for_is_served_whatever_repository_json_says(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "a")
+    (tmp_path / "repository.json").write_text("{")
+    repository = loaded(tmp_path)
+    assert repository.get("a", 1).version == 1
+    with pytest.raises(ModelNotReady, match=r"repository\.json"):
+        repository.get("a")
+
+
+def test_a_pin_to_what_is_not_there_is_the_operators_problem_not_the_clients(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "a")
+    write_policy(tmp_path, {"pin": {"a": 7}})
+    repository = loaded(tmp_path)
+    with pytest.raises(ModelNotReady, match="pinned to version 7"):
+        repository.get("a")
+    assert any("pinned to version 7" in problem for problem in repository.problems())
+
+
+def test_a_bundle_that_fails_in_an_unforeseen_way_keeps_no_other_from_being_served(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "good")
+    bad = write_bundle(tmp_path, "bad")
+    (bad / "model.onnx").unlink()
+    (bad / "model.onnx").symlink_to("model.onnx")
+    repository = loaded(tmp_path)
+    assert [model.name for model in repository.serving()] == ["good"]
+    assert [refusal.name for refusal in repository.catalog.refused] == ["bad"]
+
+
+def test_a_folder_whose_name_no_model_can_have_is_passed_over(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "good")
+    shutil.copytree(tmp_path / "good", tmp_path / os.fsdecode(b"\xff\xfe"))
+    assert loaded(tmp_path).catalog.names == ("good",)

@@ -10,9 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from service.scores import mean_iou
 from training.augment import Augmentation
 from training.checkpoint import Checkpoint
 from training.dataset import IGNORED, DataFolder, EpochSampler, TrainingSet
+from training.evaluate import evaluate
 from training.loop import BEST, LAST, METRICS, train
 from training.loss import class_weights
 from training.recipe import Recipe
@@ -156,3 +158,37 @@ def test_ignored_ids_count_neither_as_classes_nor_as_labels(data: Path) -> None:
     folder = DataFolder.open(data)
     assert [spec.id for spec in folder.classes.channels] == [0, 1, 2, 3, 4]
     assert folder.labels(np.array([[0, 4, 5, 255]], np.uint8)).tolist() == [[0, 4, IGNORED, IGNORED]]
+
+
+def test_a_batch_without_labels_teaches_nothing_and_does_no_harm(data: Path, tmp_path: Path) -> None:
+    for mask in (data / "train" / "masks").iterdir():
+        Image.new("L", (64, 48), 255).save(mask)
+    Image.fromarray(scene(1, 48, 64)[1]).save(min((data / "train" / "masks").iterdir()))
+    best = train(data, TINY.model_copy(update={"batch": 1}), tmp_path / "run", show=False)
+    assert all(torch.isfinite(tensor).all() for tensor in best.state.values())
+
+
+def test_a_class_that_val_does_not_hold_has_no_score_and_a_split_without_labels_is_refused(
+    data: Path, tmp_path: Path
+) -> None:
+    masks = list((data / "val" / "masks").iterdir())
+    for mask in masks:
+        Image.new("L", (64, 48), 2).save(mask)
+    net = train(data, TINY, tmp_path / "run", show=False)
+    assert net.metrics["iou"]["sky"] in {0.0, None}
+    assert "NaN" not in (tmp_path / "run" / METRICS).read_text()
+    for mask in masks:
+        Image.new("L", (64, 48), 255).save(mask)
+    with pytest.raises(ValueError, match="every pixel of the 2 masks is ignored"):
+        train(data, TINY, tmp_path / "again", show=False)
+
+
+def test_a_net_with_a_channel_for_an_ignored_class_can_be_scored(data: Path) -> None:
+    path = data / "classes.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"ignore": [5]}))
+    folder = DataFolder.open(data)
+    matrix = evaluate(lambda rgb: np.full(rgb.shape[:2], 5, np.uint8), folder, folder.pairs("val"))
+    assert mean_iou(matrix, folder.classes.ignore) == 0
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"ignore": [300]}))
+    with pytest.raises(ValueError, match="ignore"):
+        DataFolder.open(data)

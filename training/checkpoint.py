@@ -34,6 +34,7 @@ class Checkpoint:
         """Write the file; it appears whole or not at all."""
         metadata = {
             "recipe": self.recipe.model_dump_json(),
+            "input": self.recipe.input.model_dump_json(),
             "classes": str(self.classes),
             "metrics": json.dumps(self.metrics),
         }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import httpx
+import numpy as np
 from pydantic import ValidationError
 
 from service.errors import SegserveError
@@ -68,9 +69,10 @@ def evaluate_command(data: Path, target: str, split: str, model: str | None) -> 
             matrix = scoring.evaluate(segment, folder, folder.pairs(split))
     except (ValueError, OSError, SegserveError, httpx.HTTPError) as error:
         raise click.ClickException(str(error)) from error
-    for spec, iou in zip(folder.classes.channels, class_iou(matrix), strict=True):
-        click.echo(f"{spec.name:>16} {iou:.4f}")
-    click.echo(f"{'mIoU':>16} {mean_iou(matrix):.4f}")
+    for spec, iou in zip(folder.classes.classes, class_iou(matrix), strict=True):
+        if spec.id not in folder.classes.ignore:
+            click.echo(f"{spec.name:>16} {'absent' if np.isnan(iou) else f'{iou:.4f}'}")
+    click.echo(f"{'mIoU':>16} {mean_iou(matrix, folder.classes.ignore):.4f}")
 
 
 @main.command(name="scenes")

@@ -58,7 +58,10 @@ class DataFolder:
         path = root / "classes.json"
         if not path.is_file():
             raise ValueError(f"{path} is missing: a data folder holds classes.json, train/ and val/")
-        return cls(root, read_classes(path))
+        folder = cls(root, read_classes(path))
+        if len(folder.classes.channels) > IGNORED:
+            raise ValueError(f"{path} has 256 classes; training takes 255, since label {IGNORED} means ignored")
+        return folder
 
     def pairs(self, split: str) -> list[Pair]:
         """The pictures of a split, by name. Raises ValueError where there are none or a mask is missing."""

@@ -80,10 +80,13 @@ def of_server(url: str, model: str | None) -> Iterator[Segment]:
 
 
 def evaluate(segment: Segment, folder: DataFolder, pairs: list[Pair]) -> NDArray[np.int64]:
-    """The confusion matrix over `pairs`, int64 (classes, classes), rows true; ignored pixels are not counted."""
-    channels = len(folder.classes.channels)
-    total = np.zeros((channels, channels), np.int64)
+    """The confusion matrix over `pairs`, int64 (classes, classes), rows true, for all classes that the folder lists;
+    ignored pixels are not counted. Raises ValueError where all of them are."""
+    classes = len(folder.classes.classes)
+    total = np.zeros((classes, classes), np.int64)
     for pair in pairs:
         picture, mask = pair.read()
-        total += confusion(folder.labels(mask), segment(picture), channels, ignore=(IGNORED,))
+        total += confusion(folder.labels(mask), segment(picture), classes, ignore=(IGNORED,))
+    if not total.any():
+        raise ValueError(f"every pixel of the {len(pairs)} masks is ignored: there is nothing to score")
     return total

@@ -77,6 +77,8 @@ class Trainer:
 
         Raises FloatingPointError where the loss is no longer a number.
         """
+        if not bool((labels != IGNORED).any()):
+            return 0.0  # nothing is labelled here, so there is nothing to learn
         image = normalise(pictures.to(self.device), self.recipe)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             logits = self.net(image)
@@ -106,11 +108,14 @@ class Trainer:
         """The net as it is, with its scores over the val split (mIoU and IoU from 0 to 1)."""
         segment = of_net(self.net.eval(), self.recipe.input, self.folder.classes)
         matrix = evaluate(segment, self.folder, self.val)
-        names = [spec.name for spec in self.folder.classes.channels]
-        iou = {name: round(float(score), 4) for name, score in zip(names, class_iou(matrix), strict=True)}
+        scores = class_iou(matrix)
+        channels = self.folder.classes.channels
+        # JSON has no NaN: a class that occurs nowhere in val has no score.
+        iou = {spec.name: None if np.isnan(scores[spec.id]) else round(float(scores[spec.id]), 4) for spec in channels}
         protocol = f"{len(self.val)} val pictures, masks at their own size, one confusion matrix over all"
-        metrics = {"epoch": epoch, "miou": round(mean_iou(matrix), 4), "iou": iou, "protocol": protocol}
-        return Checkpoint(self.recipe, len(names), self.net.state_dict(), metrics)
+        miou = round(mean_iou(matrix, self.folder.classes.ignore), 4)
+        metrics = {"epoch": epoch, "miou": miou, "iou": iou, "protocol": protocol}
+        return Checkpoint(self.recipe, len(channels), self.net.state_dict(), metrics)
 
 
 def train(data: Path, recipe: Recipe, run: Path, workers: int = 0, show: bool = True) -> Checkpoint:

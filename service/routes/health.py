@@ -14,12 +14,14 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 
 @router.get("/live")
+@router.head("/live", include_in_schema=False)
 async def live() -> dict[str, str]:
     """200 while the event loop turns."""
     return {"status": "live"}
 
 
 @router.get("/ready")
+@router.head("/ready", include_in_schema=False)
 async def ready(repository: RepositoryHere) -> JSONResponse:
     """200 when every model (or, with `SEGSERVE_READY=any`, one) has a usable version; else 503 with the reasons."""
     degraded = [
@@ -30,6 +32,7 @@ async def ready(repository: RepositoryHere) -> JSONResponse:
 
 
 @router.get("/startup")
+@router.head("/startup", include_in_schema=False)
 async def startup(repository: RepositoryHere) -> JSONResponse:
     """200 once loading has ended, however it went."""
     return _health("started", [] if repository.catalog.loaded else ["the models are still loading"], {})

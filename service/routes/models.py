@@ -12,14 +12,23 @@ from service.routes.dependencies import RepositoryHere
 
 router = APIRouter(prefix="/models", tags=["models"])
 
+PROBLEM: dict[str, dict[str, str]] = {"application/problem+json": {}}
+LOADING: dict[int | str, dict[str, Any]] = {503: {"description": "The models are still loading", "content": PROBLEM}}
+UNKNOWN: dict[int | str, dict[str, Any]] = {
+    404: {"description": "No model of that name", "content": PROBLEM},
+    422: {"description": "The name cannot be understood", "content": PROBLEM},
+}
 
-@router.get("")
+
+@router.get("", responses=LOADING)
+@router.head("", include_in_schema=False)
 async def models(repository: RepositoryHere) -> dict[str, list[dict[str, Any]]]:
     """Every model with a usable version."""
     return {"models": [describe(repository, model) for model in repository.serving()]}
 
 
-@router.get("/{name}")
+@router.get("/{name}", responses=LOADING | UNKNOWN)
+@router.head("/{name}", include_in_schema=False)
 async def model(name: str, repository: RepositoryHere) -> dict[str, Any]:
     """One model."""
     return describe(repository, repository.get(name))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from service.errors import NotAcceptable
 from service.render import ImageFormat, View
@@ -18,30 +20,39 @@ class Choice:
 
 JSON = Choice("json")
 
-MEDIA_TYPES: dict[str, Choice] = {
+OFFERED: dict[str, Choice] = {
     "application/json": JSON,
-    "application/*": JSON,
-    "*/*": JSON,
     "image/png": Choice("overlay", "png"),
     "image/jpeg": Choice("overlay", "jpeg"),
     "image/webp": Choice("overlay", "webp"),
-    "image/*": Choice("overlay"),
 }
+"""The media types that there are; where a client takes several alike, the first."""
 
 
-def negotiate(accept: str | None) -> Choice:
+def negotiate(accept: str) -> Choice:
     """The choice of highest quality, the first of equals; JSON for browsers and for clients that do not care.
 
     Raises NotAcceptable where no offered type is accepted.
     """
-    ranges = [_media_range(part) for part in (accept or "*/*").split(",") if part.strip()]
-    if not ranges or any(name == "text/html" and quality > 0 for name, quality in ranges):
+    ranges = [_media_range(part) for part in accept.split(",") if part.strip()] or [("*/*", 1.0)]
+    if any(name == "text/html" and quality > 0 for name, quality in ranges):
         return JSON
-    offered = [(quality, MEDIA_TYPES[name]) for name, quality in ranges if name in MEDIA_TYPES and quality > 0]
-    if not offered:
-        types = ", ".join(name for name in MEDIA_TYPES if "*" not in name)
-        raise NotAcceptable(f"Accept: {accept} names none of {types}; output= chooses a view whatever Accept says")
-    return max(offered, key=lambda item: item[0])[1]
+    refused = {name for name, quality in ranges if quality == 0}
+    wanted = sorted((item for item in ranges if item[1] > 0), key=lambda item: -item[1])
+    for name, _ in wanted:
+        for choice in _matching(name, refused):
+            return choice
+    raise NotAcceptable(
+        f"Accept: {accept} names none of {', '.join(OFFERED)}; output= chooses a view whatever Accept says"
+    )
+
+
+def _matching(media_range: str, refused: Container[str]) -> Iterator[Choice]:
+    """The offered choices in a range such as image/*, best first; all pictures alike leave the format to the view."""
+    found = {name: choice for name, choice in OFFERED.items() if fnmatchcase(name, media_range)}
+    if media_range == "image/*" and not any(name in refused for name in found):
+        yield Choice("overlay")
+    yield from (choice for name, choice in found.items() if name not in refused)
 
 
 def _media_range(text: str) -> tuple[str, float]:

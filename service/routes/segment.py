@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -18,6 +18,7 @@ from service.graph import Stop
 from service.image import decode
 from service.problems import STATUS
 from service.render import ImageFormat, Options, View, render_image, summary
+from service.routes.connection import unless_gone
 from service.routes.dependencies import GateHere, RepositoryHere, SettingsHere
 from service.routes.negotiation import Choice, negotiate
 from service.routes.upload import read_picture
@@ -56,7 +57,9 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 
 
 class SegmentQuery(BaseModel):
-    """The parameters of `POST /segment`."""
+    """The parameters of `POST /segment`; a misspelt one is an error, not a default."""
+
+    model_config = ConfigDict(extra="forbid")
 
     model: str | None = Field(None, description="The model; by default the repository's default one.")
     version: int | None = Field(None, gt=0, description="Its version; by default the pinned or highest usable one.")
@@ -86,6 +89,7 @@ class Task:
         picture = decode(self.data, self.settings.max_pixels, self.settings.formats)
         decoded = perf_counter()
         segmentation = self.model.segmenter(picture.rgb, stop)
+        stop.check()
         segmented = perf_counter()
         if self.view == "json":
             content = {
@@ -122,14 +126,14 @@ async def segment(
     chosen by `output`, else by the Accept header: a summary with the classes present (`json`), a grey PNG of class ids
     (`mask`), the same with the palette (`color`), or the picture tinted by class (`overlay`).
     """
-    choice = Choice(query.output) if query.output else negotiate(request.headers.get("accept"))
+    choice = Choice(query.output) if query.output else negotiate(", ".join(request.headers.getlist("accept")))
     model = repository.get(query.model, query.version)
     options = _options(query, choice, model)
     data = await read_picture(request, settings.max_bytes, settings.upload_timeout)
     stored = "not requested" if query.store is False else "off"
     task = Task(data, model, choice.view, options, stored, settings, submitted=perf_counter())
     seconds = min(query.timeout or settings.timeout, settings.max_timeout)
-    return await gate.run(task, Deadline.after(seconds))
+    return await unless_gone(request, gate.run(task, Deadline.after(seconds)))
 
 
 def _options(query: SegmentQuery, choice: Choice, model: Model) -> Options:

@@ -34,7 +34,8 @@ async def read_picture(request: Request, max_bytes: int, seconds: float) -> byte
     content_type, parameters = parse_options_header(request.headers.get("content-type"))
     if content_type == b"multipart/form-data":
         body = await read_body(request, max_bytes, seconds, ENVELOPE)
-        return _picture_part(body, parameters.get(b"boundary", b""), max_bytes)
+        # In a thread: a hostile body of 32 MiB keeps the parser busy for seconds.
+        return await asyncio.to_thread(_picture_part, body, parameters.get(b"boundary", b""), max_bytes)
     raw = content_type.startswith(b"image/") or content_type == b"application/octet-stream"
     if content_type and not raw:
         raise BodyTypeError(f"Content-Type {content_type.decode('latin-1')} holds no picture: {EXAMPLE}")
@@ -103,10 +104,14 @@ class _PartReader:
         self._value += data[start:end]
 
     def on_header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            _, parameters = parse_options_header(self._value)
-            self.parts[-1].name = parameters.get(b"name", b"")
-            self.parts[-1].is_file = b"filename" in parameters
+        part, header = self.parts[-1], self._header.lower()
+        kind, parameters = parse_options_header(self._value)
+        if header == b"content-disposition":
+            part.name = parameters.get(b"name", b"")
+            # filename*=, an encoded name, is one that the parser does not know.
+            part.is_file |= b"filename" in parameters or b"filename*=" in self._value.lower()
+        elif header == b"content-type":
+            part.is_file |= not kind.startswith(b"text/")
         self._header = self._value = b""
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
