@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 DATA ?= ../shared/data/camvid
 RUN ?= runs/camvid-enet
 
-.PHONY: help serve test lint train bench clean
+.PHONY: help serve test tools lint train bench clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,6 +17,8 @@ serve: $(VENV)/.serve ## Install the service and serve ./models on port 8000
 
 test: $(VENV)/.dev ## Install everything and run the whole test suite
 	$(BIN)/pytest
+
+tools: $(VENV)/.dev ## Install the training and export tools as well (PyTorch: gigabytes on some systems)
 
 lint: $(VENV)/.dev ## Style, types and import rules
 	$(BIN)/ruff check .

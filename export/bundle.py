@@ -74,6 +74,8 @@ def export_bundle(
 def _next_version(target: Path) -> int:
     if not NAME.fullmatch(target.name):
         raise ExportError(f"{target.name!r} is no model name: use letters, digits, '.', '_' and '-'")
+    if (target / MANIFEST).exists():
+        raise ExportError(f"{target} is a bundle: name the model's folder, {target.parent}; the version is added")
     taken = [int(path.name) for path in target.glob("*") if path.name.isdecimal()]
     return max(taken, default=0) + 1
 
@@ -130,4 +132,6 @@ def _sha256(path: Path) -> str:
 def _warnings(golden: Golden, variant: str, manifest: Manifest) -> list[str]:
     seen = len(np.unique(golden.masks[variant]))
     wanted = min(FEW_CLASSES, len(manifest.classes))
-    return [f"the golden answer holds {seen} classes, fewer than {wanted}: it proves little"] if seen < wanted else []
+    if seen >= wanted:
+        return []
+    return [f"the golden answer holds {seen} classes, fewer than {wanted}, and proves little: choose one with --golden"]

@@ -8,13 +8,14 @@ from pathlib import Path
 import click
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from export.bundle import Terms, export_bundle
 from export.errors import UnknownNet
-from export.source import load_builtin
+from export.source import Bare, load_builtin
 from service.errors import PictureError, SegserveError
 from service.image import decode
-from service.manifest import read_classes
+from service.manifest import explain, read_classes
 
 File = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -46,6 +47,11 @@ def main() -> None:
 @click.option(
     "--license", "license_id", default="LicenseRef-not-stated", show_default=True, help="SPDX id or LicenseRef-."
 )
+@click.option("--net-width", type=int, help="Channels of the net's first stage, where they are not the paper's.")
+@click.option("--height", type=int, help="For a bare state dict: the height in pixels to bring pictures to.")
+@click.option("--width", type=int, help="For a bare state dict: the width in pixels to bring pictures to.")
+@click.option("--mean", type=float, nargs=3, help="For a bare state dict: x = (value / 255 - mean) / std.")
+@click.option("--std", type=float, nargs=3, help="See --mean.")
 @click.option("--license-file", type=File, help="The licence's text.")
 def net(
     name: str,
@@ -58,14 +64,22 @@ def net(
     description: str,
     license_id: str,
     license_file: Path | None,
+    net_width: int | None,
+    height: int | None,
+    width: int | None,
+    mean: tuple[float, float, float] | None,
+    std: tuple[float, float, float] | None,
 ) -> None:
     """Export the built-in NET (segnet, enet, unet) with trained weights."""
     try:
         text = license_file.read_text() if license_file else f"Licence: {license_id}\n"
         terms = Terms(description, license_id, text)
-        trained = load_builtin(name, checkpoint, read_classes(classes))
+        bare = Bare(net_width, height, width, mean or (0.0, 0.0, 0.0), std or (1.0, 1.0, 1.0))
+        trained = load_builtin(name, checkpoint, read_classes(classes), bare)
         pictures = [_read(path) for path in _files(images)] if images else []
         folder, check = export_bundle(trained, output, terms, _golden(golden), pictures, min_agreement)
+    except ValidationError as error:
+        raise click.ClickException(explain(error)) from error
     except UnknownNet as error:
         raise click.UsageError(str(error)) from error
     except (SegserveError, ValueError, OSError) as error:
@@ -73,7 +87,8 @@ def net(
     for warning in check.warnings:
         click.echo(f"Warning: {warning}", err=True)
     click.echo(
-        f"{folder}: agrees with PyTorch at {check.argmax_agreement:.4%} of the pixels of {check.images} pictures, "
+        f"{folder}: agrees with PyTorch at {check.argmax_agreement:.4%} of the pixels of {check.images} "
+        f"{'picture' if check.images == 1 else 'pictures'}, "
         f"largest difference of a logit {check.max_abs_diff:.3g}"
     )
 
@@ -87,7 +102,10 @@ def _read(path: Path) -> NDArray[np.uint8]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    found = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    if not found:
+        raise ValueError(f"{folder} holds no pictures")
+    return found
 
 
 def _golden(path: Path | None) -> NDArray[np.uint8]:

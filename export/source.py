@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -31,11 +32,30 @@ class TrainedNet:
     metrics: dict[str, Any]
 
 
-def load_builtin(name: str, checkpoint: Path, classes: ClassList) -> TrainedNet:
+@dataclass(frozen=True)
+class Bare:
+    """What a bare state dict does not say: the net's width (None: the paper's), the size it takes (None: any), and the
+    normalisation x = (value / 255 - mean) / std."""
+
+    net_width: int | None = None
+    height: int | None = None
+    width: int | None = None
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def input(self, stride: int) -> InputSpec:
+        """Raises ValueError where only one side is given."""
+        fit: Literal["native", "stretch"] = "native" if self.height is None and self.width is None else "stretch"
+        return InputSpec(
+            fit=fit, height=self.height, width=self.width, multiple_of=stride, mean=self.mean, std=self.std
+        )
+
+
+def load_builtin(name: str, checkpoint: Path, classes: ClassList, bare: Bare) -> TrainedNet:
     """The built-in net `name` with the weights in `checkpoint`.
 
-    A `.safetensors` file of segserve-train says itself how wide the net is and what input it takes; a bare state dict
-    (`.pt`, `.pth`, `.safetensors`) is taken for the paper's net on pictures of any size, scaled to 0..1.
+    A `.safetensors` file of segserve-train says itself how wide the net is and what input it takes; for a bare state
+    dict (`.pt`, `.pth`, `.safetensors`) `bare` does.
     Raises UnknownNet, or ExportError where the checkpoint does not fit the net or the classes.
     """
     # Imported here: export needs the nets only for a built-in one.
@@ -46,12 +66,13 @@ def load_builtin(name: str, checkpoint: Path, classes: ClassList) -> TrainedNet:
     stride, notes = NETS[name].stride, _notes(checkpoint)
     recipe = json.loads(notes["recipe"]) if "recipe" in notes else {}
     if recipe and recipe["net"] != name:
-        raise ExportError(f"{checkpoint} holds a {recipe['net']}, not a {name}")
-    spec = InputSpec(fit="native", multiple_of=stride)
-    if "input" in notes:
-        spec = InputSpec.model_validate_json(notes["input"])
+        raise ExportError(f"{checkpoint} holds {recipe['net']}, not {name}")
+    known = "input" in notes
+    if known and bare != Bare():
+        raise ExportError(f"{checkpoint} says itself what net and input it is for: leave the options away")
+    spec = InputSpec.model_validate_json(notes["input"]) if known else bare.input(stride)
     state = _read_state(checkpoint)
-    net, channels = _fit(name, recipe.get("net_width"), state, classes)
+    net, channels = _fit(name, recipe["net_width"] if known else bare.net_width, state, classes)
     source = {"net": name} | ({"recipe": recipe} if recipe else {})
     metrics = json.loads(notes.get("metrics", "{}"))
     return TrainedNet(net, stride, channels, classes.ignore, spec, state, source, metrics)
@@ -76,6 +97,11 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old pickle protocols: what cannot be read is an error of its own
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ExportError(
+            f"{path} is no state dict: it holds more than tensors, which is not read, since reading it would run its "
+            "code; save net.state_dict() with torch.save"
+        ) from error
     except Exception as error:  # a file that is none fails anywhere in pickle, zipfile or torch
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(
@@ -99,8 +125,21 @@ def _fit(
         net = build_net(name, len(channels), width)
         try:
             net.load_state_dict(state)
-        except RuntimeError as error:
-            reasons.append(f"with {len(channels)} classes: {' '.join(str(error).split())[:300]}")
+        except RuntimeError:
+            reasons.append(f"with {len(channels)} classes, {_misfit(net, state)}")
         else:
             return net.eval(), channels
     raise ExportError(f"the checkpoint does not fit {name}: {'; '.join(reasons)}")
+
+
+def _misfit(net: nn.Module, state: dict[str, Tensor]) -> str:
+    """How the weights differ from the net's, in a few words."""
+    own = net.state_dict()
+    missing, unknown = [key for key in own if key not in state], [key for key in state if key not in own]
+    other = [
+        f"{key} (here {'x'.join(map(str, state[key].shape))}, in the net {'x'.join(map(str, own[key].shape))})"
+        for key in own
+        if key in state and own[key].shape != state[key].shape
+    ]
+    parts = (("missing", missing), ("unknown", unknown), ("of another shape", other))
+    return ", ".join(f"{len(keys)} weights are {what} ({keys[0]} first)" for what, keys in parts if keys)

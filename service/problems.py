@@ -101,7 +101,13 @@ def _validation(_: Request, error: Exception) -> JSONResponse:
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, members=members)
 
 
-def _http(_: Request, error: Exception) -> JSONResponse:
+def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    return problem(status, error.detail, error.headers, {"code": status.phrase.lower().replace(" ", "-")})
+    detail = error.detail
+    if status is HTTPStatus.NOT_FOUND:
+        detail = f"there is no {request.url.path} here; /docs lists what there is"
+    elif status is HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"{request.url.path} does not take {request.method}, only {allowed}; /docs shows how"
+    return problem(status, detail, error.headers, {"code": status.phrase.lower().replace(" ", "-")})

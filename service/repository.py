@@ -81,6 +81,8 @@ class Repository:
             )
         frozen = {name: MappingProxyType(versions) for name, versions in models.items()}
         self._catalog = Catalog(MappingProxyType(frozen), tuple(refused), loaded=True)
+        for problem in self.problems():
+            logger.error("not ready: %s", problem)
 
     def default(self) -> str | None:
         """The model for requests that name none, if there is one. Raises ModelNotReady where that cannot be said."""
@@ -94,9 +96,11 @@ class Repository:
         Raises ModelRequired, UnknownModel or ModelNotReady.
         """
         catalog = self.loaded_catalog()
+        if not catalog.names and name is None:
+            raise ModelNotReady(f"the folder {self.folder} holds no models (<name>/<version>/model.json)")
         chosen = name or self.default()
         if chosen is None:
-            raise ModelRequired(f"say which model with model=, one of: {', '.join(catalog.names) or 'none is there'}")
+            raise ModelRequired(f"say which model with model=, one of: {', '.join(catalog.names)}")
         if chosen not in catalog.names:
             there = f"there are: {', '.join(catalog.names) or 'none'}"
             if name is None:
@@ -125,7 +129,7 @@ class Repository:
         if not self._catalog.loaded:
             return ["the models are still loading"]
         if not self._catalog.names:
-            return [f"the folder {self.folder} holds no models (<name>/<version>/model.json)"]
+            return self._trouble(None)
         problem = self._policy.read().problem
         found = [problem] if problem else []
         with suppress(ModelRequired):

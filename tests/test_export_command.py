@@ -130,10 +130,10 @@ def test_wrong_weights_are_refused(checkpoint: Path, classes: Path, tmp_path: Pa
     state = torch.load(checkpoint, weights_only=True)
     state.pop(next(iter(state)))
     torch.save(state, tmp_path / "missing.pt")
-    assert_refused(export("enet", tmp_path / "missing.pt", classes, models), models, "Missing key")
+    assert_refused(export("enet", tmp_path / "missing.pt", classes, models), models, "1 weights are missing")
 
     (tmp_path / "corrupt.pt").write_bytes(checkpoint.read_bytes()[:1000])
-    assert_refused(export("enet", tmp_path / "corrupt.pt", classes, models), models, "no checkpoint that can be read")
+    assert_refused(export("enet", tmp_path / "corrupt.pt", classes, models), models, "corrupt.pt is no")
     (tmp_path / "corrupt.safetensors").write_bytes(b"not safe, no tensors")
     assert_refused(export("enet", tmp_path / "corrupt.safetensors", classes, models), models, "no checkpoint")
 
@@ -182,3 +182,28 @@ def test_a_small_golden_picture_is_refused(checkpoint: Path, classes: Path, tmp_
     Image.fromarray(np.zeros((100, 100, 3), np.uint8)).save(tmp_path / "small.png")
     result = export("enet", checkpoint, classes, tmp_path / "models", "--golden", str(tmp_path / "small.png"))
     assert_refused(result, tmp_path / "models", "100x100", "320x240")
+
+
+def test_size_normalisation_and_width_of_a_bare_state_dict_can_be_said(classes: Path, tmp_path: Path) -> None:
+    net = build_net("unet", 6, 8)
+    torch.save(net.state_dict(), tmp_path / "narrow.pt")
+    models = tmp_path / "models"
+    size = ["--net-width", "8", "--height", "96", "--width", "128"]
+    means = ["--mean", "0.485", "0.456", "0.406", "--std", "0.229", "0.224", "0.225"]
+    result = export("unet", tmp_path / "narrow.pt", classes, models, *size, *means)
+    assert result.exit_code == 0, result.stderr
+    model = open_bundle(models / "streets" / "1", ("cpu",))
+    spec = model.manifest.input
+    assert (spec.fit, spec.height, spec.width, spec.mean) == ("stretch", 96, 128, (0.485, 0.456, 0.406))
+    picture = scene(3, 96, 128)[0]
+    in_torch = of_net(net.eval(), spec, SCENE_CLASSES)(picture)
+    assert (model.segmenter(picture).mask == in_torch).mean() >= 0.9999
+    result = export("unet", tmp_path / "narrow.pt", classes, tmp_path / "others", "--height", "96", "--net-width", "8")
+    assert_refused(result, tmp_path / "others", "height and width")
+
+
+def test_exporting_into_a_bundle_is_refused(classes: Path, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "models" / "streets").mkdir(parents=True)
+    (tmp_path / "models" / "streets" / "model.json").write_text("{}")
+    result = export("enet", checkpoint, classes, tmp_path / "models")
+    assert (result.exit_code, "the version is added" in result.stderr) == (1, True)

@@ -207,7 +207,7 @@ def test_a_folder_without_models_is_a_problem_that_names_it(
     repository = loaded(tmp_path / folder, ready=ready)
     (problem,) = repository.problems()
     assert str(tmp_path / folder) in problem
-    with pytest.raises(ModelRequired, match="none is there"):
+    with pytest.raises(ModelNotReady, match="holds no models"):
         repository.get()
     with pytest.raises(UnknownModel, match="none"):
         repository.get("a")

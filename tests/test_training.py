@@ -192,3 +192,13 @@ def test_a_net_with_a_channel_for_an_ignored_class_can_be_scored(data: Path) -> 
     path.write_text(json.dumps(json.loads(path.read_text()) | {"ignore": [300]}))
     with pytest.raises(ValueError, match="ignore"):
         DataFolder.open(data)
+
+
+def test_a_run_is_not_overwritten_by_accident(data: Path, tmp_path: Path) -> None:
+    first = train(data, TINY, tmp_path / "run", show=False)
+    other = TINY.model_copy(update={"seed": 9})
+    with pytest.raises(ValueError, match="--overwrite"):
+        train(data, other, tmp_path / "run", show=False)
+    assert weights(Checkpoint.load(tmp_path / "run" / BEST)) == weights(first)
+    train(data, other, tmp_path / "run", show=False, overwrite=True)
+    assert Checkpoint.load(tmp_path / "run" / BEST).recipe.seed == 9

@@ -1,5 +1,16 @@
 """`python -m training`: the same as `segserve-train`."""
 
-from training.cli import main
+import sys
 
-main(prog_name="python -m training")
+
+def main(name: str = "segserve-train") -> None:
+    """Run the command line; where the tools are not installed, say how to install them."""
+    try:
+        from training.cli import main as command
+    except ModuleNotFoundError as error:
+        sys.exit(f"{name} needs the package {error.name}: install the tools with `make tools`, or `segserve[export]`")
+    command(prog_name=name)
+
+
+if __name__ == "__main__":
+    main("python -m training")

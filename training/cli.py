@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import click
 import httpx
 import numpy as np
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from service.errors import SegserveError
 from service.manifest import explain
@@ -18,6 +20,7 @@ from training import evaluate as scoring
 from training.checkpoint import Checkpoint
 from training.dataset import DataFolder
 from training.loop import BEST, train
+from training.nets import NETS
 from training.recipe import Recipe
 from training.scenes import write_scenes
 
@@ -28,9 +31,21 @@ def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     """One option for each choice of a recipe; pydantic checks the values."""
     for name, field in reversed(Recipe.model_fields.items()):
         many = len(field.default) if isinstance(field.default, tuple) else 1
-        text = f"{field.description or ''}  [default: {field.default}]".strip()
-        command = click.option(f"--{name.replace('_', '-')}", name, nargs=many, metavar="VALUE", help=text)(command)
+        choices = "|".join(NETS if name == "net" else get_args(field.annotation) if _is_choice(field) else ())
+        default = "" if field.default is None else f"  [default: {field.default}]"
+        option = click.option(
+            f"--{name.replace('_', '-')}",
+            name,
+            nargs=many,
+            metavar=choices or " ".join(["VALUE"] * many),
+            help=(field.description or "") + default,
+        )
+        command = option(command)
     return command
+
+
+def _is_choice(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) is Literal
 
 
 @click.group()
@@ -42,15 +57,16 @@ def main() -> None:
 @click.argument("data", type=DataPath)
 @click.option("-o", "--run", required=True, type=click.Path(path_type=Path), help="Folder for checkpoints and metrics.")
 @click.option("--loaders", default=0, show_default=True, help="Processes that read and augment pictures.")
+@click.option("--overwrite", is_flag=True, help="Train into a folder that holds a run, and lose that one.")
 @_recipe_options
-def train_command(data: Path, run: Path, loaders: int, **given: str | tuple[str, ...] | None) -> None:
+def train_command(data: Path, run: Path, loaders: int, overwrite: bool, **given: str | tuple[str, ...] | None) -> None:
     """Train a net on the data folder DATA: {train,val}/{images,masks} and classes.json."""
     try:
         recipe = Recipe.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise click.UsageError(explain(error)) from error
     try:
-        best = train(data, recipe, run, loaders)
+        best = train(data, recipe, run, loaders, overwrite=overwrite)
     except (ValueError, FloatingPointError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"val mIoU {best.metrics['miou']:.4f} at epoch {best.metrics['epoch']}: {run / BEST}")
@@ -90,6 +106,8 @@ def scenes_command(folder: Path, train: int, val: int, height: int, width: int, 
 def _segment(target: str, model: str | None, folder: DataFolder) -> AbstractContextManager[scoring.Segment]:
     if target.startswith(("http://", "https://")):
         return scoring.of_server(target, model)
+    if not Path(target).exists():
+        raise ValueError(f"there is no file or folder {target}; a server's URL begins with http://")
     if Path(target).is_dir():
         return nullcontext(scoring.of_bundle(Path(target)))
     checkpoint = Checkpoint.load(Path(target))

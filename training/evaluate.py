@@ -65,7 +65,8 @@ def of_bundle(folder: Path) -> Segment:
 
 @contextmanager
 def of_server(url: str, model: str | None) -> Iterator[Segment]:
-    """A running server's `POST /segment`. Calls raise httpx.HTTPError where it does not answer with a mask."""
+    """A running server's `POST /segment`. Calls raise httpx.HTTPError where it cannot be reached, ValueError with its
+    words where it refuses."""
     parameters = {"output": "mask"} | ({"model": model} if model else {})
     with httpx.Client(base_url=url, timeout=120) as client:
 
@@ -73,7 +74,8 @@ def of_server(url: str, model: str | None) -> Iterator[Segment]:
             file = BytesIO()
             Image.fromarray(rgb).save(file, "PNG", compress_level=1)
             answer = client.post("/segment", params=parameters, files={"image": file.getvalue()})
-            answer.raise_for_status()
+            if answer.is_error:
+                raise ValueError(f"{url} answered {answer.status_code}: {answer.json().get('detail', answer.text)}")
             return np.asarray(Image.open(BytesIO(answer.content)))
 
         yield segment

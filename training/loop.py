@@ -118,11 +118,16 @@ class Trainer:
         return Checkpoint(self.recipe, len(channels), self.net.state_dict(), metrics)
 
 
-def train(data: Path, recipe: Recipe, run: Path, workers: int = 0, show: bool = True) -> Checkpoint:
+def train(
+    data: Path, recipe: Recipe, run: Path, workers: int = 0, show: bool = True, overwrite: bool = False
+) -> Checkpoint:
     """Train by `recipe` on `data`, writing into the folder `run`; returns the checkpoint with the best val mIoU.
 
-    Raises ValueError where the data folder is not as it should be, FloatingPointError where the loss diverges.
+    Raises ValueError where the data folder is not as it should be or the run folder holds a run that is not to be
+    overwritten, FloatingPointError where the loss diverges.
     """
+    if (run / BEST).exists() and not overwrite:
+        raise ValueError(f"{run / BEST} exists: choose another run folder, or pass --overwrite to lose it")
     trainer = Trainer.start(data, recipe)
     run.mkdir(parents=True, exist_ok=True)
     (run / RECIPE).write_text(recipe.model_dump_json(indent=1) + "\n")

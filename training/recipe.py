@@ -34,7 +34,9 @@ class Recipe(BaseModel):
     class_weights: Literal["none", "log", "median"] = Field(
         "log", description="log: 1 / ln(1.1 + share), after ENet; median: median share / share, after SegNet"
     )
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast, pays on GPUs and on large nets")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: autocast, pays on GPUs and on CPUs with AVX-512 BF16"
+    )
     validate_every: int = Field(2, gt=0, description="epochs between two validations")
     seed: int = 0
 
