@@ -20,7 +20,7 @@ RECIPE = {
     "--width": "160",
     "--crop-height": "96",
     "--crop-width": "128",
-    "--epochs": "30",
+    "--epochs": "40",
     "--validate-every": "10",
     "--scale-low": "0.8",
     "--scale-high": "1.3",
