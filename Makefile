@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
-DATA ?= ../shared/data/camvid
+DATA ?= data/camvid
 RUN ?= runs/camvid-enet
 
 .PHONY: help serve test tools lint train bench clean
