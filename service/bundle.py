@@ -85,11 +85,16 @@ def open_bundle(folder: Path, providers: Sequence[str], variant: str = "auto", t
         try:
             usable.append(_open_variant(folder, manifest, candidate, golden, providers, threads))
         except Exception as error:  # whatever a foreign file may do, it does it to itself alone
-            reasons.append(str(error) if isinstance(error, BundleError) else f"{folder / candidate.file}: {error!r}")
+            reasons.append(reason_for(folder / candidate.file, error))
             logger.warning("variant refused: %s", reasons[-1])
     if not usable:
         raise BundleError("; ".join(reasons))
     return min(usable, key=lambda model: model.golden_ms or 0.0)
+
+
+def reason_for(path: Path, error: Exception) -> str:
+    """Why what lies at `path` is refused; an error that is none of ours does not say itself where it happened."""
+    return str(error) if isinstance(error, BundleError) else f"{path}: {error!r}"
 
 
 def _candidates(folder: Path, manifest: Manifest, providers: Sequence[str], variant: str) -> list[Variant]:

@@ -124,8 +124,7 @@ class Graph:
     def _check_scores(self, shape: list[int | str | None], manifest: Manifest) -> None:
         """Compare the scores' shape, as far as the graph states it, with the manifest."""
         axis = 3 if manifest.output.layout == "NHWC" else 1
-        allowed = {self._classes} | ({1} if self._classes == 2 and manifest.output.activation != "softmax" else set())
-        if len(shape) != 4 or (isinstance(shape[axis], int) and shape[axis] not in allowed):
+        if len(shape) != 4 or (isinstance(shape[axis], int) and shape[axis] not in manifest.score_channels):
             raise BundleError(
                 f"{self._path}: the output {manifest.output.logits!r} has the shape {shape}; {manifest.output.layout} "
                 f"scores of {self._classes} classes are expected"
@@ -168,13 +167,11 @@ def _open(path: Path, providers: Sequence[str], threads: int, dynamic: bool) -> 
     # What goes wrong is raised as an exception; onnxruntime need not print it as well.
     options.log_severity_level = 4
     try:
-        if has_external_data(path):
-            raise BundleError(f"{path}: keeps weights in other files; save the model as one file")
-        session = ort.InferenceSession(str(path), options, providers=wanted)
-    except BundleError:
-        raise
+        session = None if has_external_data(path) else ort.InferenceSession(str(path), options, providers=wanted)
     except Exception as error:
         raise BundleError(f"{path}: cannot be opened: {error}") from error
+    if session is None:
+        raise BundleError(f"{path}: keeps weights in other files; save the model as one file")
     if session.get_providers()[0] != wanted[0]:
         raise BundleError(f"{path}: {wanted[0]} was asked for, but {session.get_providers()[0]} is in use")
     return session

@@ -204,6 +204,13 @@ class Manifest(Record):
         """One RGB colour a class, by id."""
         return tuple(spec.rgb for spec in self.classes)
 
+    @property
+    def score_channels(self) -> frozenset[int]:
+        """How many channels the scores may have: one a class; for two classes without softmax, also one in all."""
+        classes = len(self.classes)
+        one_for_two = classes == 2 and self.output.activation != "softmax"
+        return frozenset({classes, 1} if one_for_two else {classes})
+
     def class_ids(self, words: Sequence[str]) -> frozenset[int]:
         """The ids of the classes that `words` name, by name or id. Raises ParameterError for a word that names none."""
         by_word = {str(spec.id): spec.id for spec in self.classes} | {spec.name: spec.id for spec in self.classes}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from service.manifest import Manifest
 from service.segmenter import Segmentation
 
 View = Literal["json", "mask", "color", "overlay"]
-VIEWS: tuple[View, ...] = get_args(View)
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from service.bundle import Model, open_bundle
-from service.errors import BundleError, ModelNotReady, ModelRequired, UnknownModel
+from service.bundle import Model, open_bundle, reason_for
+from service.errors import ModelNotReady, ModelRequired, UnknownModel
 from service.manifest import NAME
 from service.policy import Policy, PolicyFile
 from service.settings import Settings
@@ -71,7 +71,7 @@ class Repository:
             try:
                 model = open_bundle(path, self._settings.providers, self._settings.variant)
             except Exception as error:  # one bad bundle must not keep the others from being served
-                reason = str(error) if isinstance(error, BundleError) else f"{path}: {error!r}"
+                reason = reason_for(path, error)
                 logger.error("%s version %d refused: %s", name, version, reason)
                 refused.append(Refusal(name, version, reason))
                 continue

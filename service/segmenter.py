@@ -138,15 +138,14 @@ class _Reading:
             # These cannot be interpolated: infinite scores become the highest or lowest that can, NaN the lowest.
             given = np.nan_to_num(given, nan=-EXTREME, posinf=EXTREME, neginf=-EXTREME)
         channels, classes = given.shape[0], len(manifest.classes)
-        if channels == 1 and classes == 2 and manifest.output.activation != "softmax":
-            scores = np.concatenate([np.full_like(given, _threshold(manifest.output)), given])
-        elif channels == classes:
-            scores = given
-        else:
+        if channels not in manifest.score_channels:
             raise BundleError(
                 f"{manifest.name}: the net answers {channels} channels ({manifest.output.activation}), "
                 f"model.json lists {classes} classes"
             )
+        scores = given
+        if channels < classes:
+            scores = np.concatenate([np.full_like(given, _threshold(manifest.output)), given])
         winners = scores.argmax(axis=0).astype(np.uint8)
         return cls(winners, scores, _probability(given, manifest.output), answer.labels)
 

@@ -43,22 +43,16 @@ class Checkpoint:
         draft.write_bytes(save(tensors, metadata))
         draft.replace(path)
 
-    @staticmethod
-    def is_one(path: Path) -> bool:
-        """Whether `save` wrote the file."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                return "recipe" in (file.metadata() or {})
-        except (OSError, SafetensorError):
-            return False
-
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
         """Read a file that `save` wrote. Raises ValueError where it is something else."""
-        if not cls.is_one(path):
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+        except (OSError, SafetensorError):
+            metadata = {}
+        if "recipe" not in metadata:
             raise ValueError(f"{path} was not written by segserve-train: it carries no recipe")
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
         return cls(
             recipe=Recipe.model_validate_json(metadata["recipe"]),
             classes=int(metadata["classes"]),
