@@ -26,8 +26,8 @@ lint: $(VENV)/.dev ## Style, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-train: $(VENV)/.dev ## Train the shipped model again: make train DATA=<data folder> RUN=<run folder>
-	$(BIN)/segserve-train train $(DATA) -o $(RUN) --net enet --epochs 80 --learning-rate 0.004 --precision bf16 --validate-every 4
+train: $(VENV)/.dev ## Train the shipped model again, or go on with it: make train DATA=<data folder> RUN=<run folder>
+	$(BIN)/segserve-train train $(DATA) -o $(RUN) --net enet --epochs 80 --learning-rate 0.004 --precision bf16 --validate-every 4 --resume
 
 bench: $(VENV)/.dev ## Measure where the time goes in one request
 	$(BIN)/python -m benchmarks

@@ -50,12 +50,12 @@ def comparison(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> 
     log = tmp_path_factory.mktemp("camvid") / "log"
     with running(BUNDLE.parent.parent, log) as server, of_server(server.url, "camvid-enet") as over_http:
         for pair in pairs:
-            picture, mask = pair.read()
-            labels, ours, theirs = folder.labels(mask), in_torch(picture), over_http(picture)
+            picture, labels = pair.picture(), folder.labels(pair)
+            ours, theirs = in_torch(picture), over_http(picture)
             torch_matrix = torch_matrix + confusion(labels, ours, channels, ignore=(IGNORED,))
             http_matrix = http_matrix + confusion(labels, theirs, channels, ignore=(IGNORED,))
             equal += int((ours == theirs).sum())
-            total += mask.size
+            total += labels.size
     return Comparison(mean_iou(torch_matrix), mean_iou(http_matrix), equal / total, len(pairs))
 
 

@@ -1,4 +1,4 @@
-"""A picture and its labels in, a randomly scaled, cropped and mirrored crop of both out."""
+"""A picture and its labels in, a randomly scaled, cropped, mirrored and tinted crop of both out."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Scale by a log-uniform factor, crop to (height, width), mirror; what is not in the picture is labelled `pad`."""
+    """Scale by a log-uniform factor, crop to (height, width), mirror, and multiply brightness, contrast and saturation
+    by factors within 1 +- `jitter`; what is not in the picture is labelled `pad`."""
 
     height: int
     width: int
@@ -20,6 +21,7 @@ class Augmentation:
     scale_high: float
     flip: bool
     pad: int
+    jitter: float = 0.0
 
     def __call__(
         self, picture: NDArray[np.uint8], labels: NDArray[np.uint8], random: np.random.Generator
@@ -37,7 +39,19 @@ class Augmentation:
         crop_labels[target_y, target_x] = relabelled[source_y, source_x]
         if self.flip and random.random() < 0.5:
             crop, crop_labels = crop[:, ::-1], crop_labels[:, ::-1]
+        if self.jitter:
+            crop = _tinted(crop, random.uniform(1 - self.jitter, 1 + self.jitter, size=3))
         return np.ascontiguousarray(crop), np.ascontiguousarray(crop_labels)
+
+
+def _tinted(picture: NDArray[np.uint8], factors: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """`picture` with its brightness, contrast and saturation multiplied by `factors`."""
+    tinted = Image.fromarray(picture)
+    for enhance, factor in zip(
+        (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), factors, strict=True
+    ):
+        tinted = enhance(tinted).enhance(float(factor))
+    return np.array(tinted)
 
 
 def _place(length: int, crop: int, random: np.random.Generator) -> tuple[slice, slice]:

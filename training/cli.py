@@ -19,9 +19,10 @@ from service.scores import class_iou, mean_iou
 from training import evaluate as scoring
 from training.checkpoint import Checkpoint
 from training.dataset import DataFolder
-from training.loop import BEST, train
+from training.loop import train
 from training.nets import NETS
 from training.recipe import Recipe
+from training.run import RunFolder
 from training.scenes import write_scenes
 
 DataPath = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -58,18 +59,42 @@ def main() -> None:
 @click.option("-o", "--run", required=True, type=click.Path(path_type=Path), help="Folder for checkpoints and metrics.")
 @click.option("--loaders", default=0, show_default=True, help="Processes that read and augment pictures.")
 @click.option("--overwrite", is_flag=True, help="Train into a folder that holds a run, and lose that one.")
+@click.option("--resume", is_flag=True, help="Go on with the run in the folder by its recipe, or begin one.")
+@click.option(
+    "--save-seconds", default=60.0, show_default=True, help="Seconds between two states that --resume can go on from."
+)
 @_recipe_options
-def train_command(data: Path, run: Path, loaders: int, overwrite: bool, **given: str | tuple[str, ...] | None) -> None:
+def train_command(
+    data: Path,
+    run: Path,
+    loaders: int,
+    overwrite: bool,
+    resume: bool,
+    save_seconds: float,
+    **given: str | tuple[str, ...] | None,
+) -> None:
     """Train a net on the data folder DATA: {train,val}/{images,masks} and classes.json."""
+    if overwrite and resume:
+        raise click.UsageError("--overwrite loses the run that --resume would go on with: pass one of them")
+    recorded = RunFolder(run).recipe
+    chosen = {name: value for name, value in given.items() if value is not None}
     try:
-        recipe = Recipe.model_validate({name: value for name, value in given.items() if value is not None})
+        base = Recipe.model_validate_json(recorded.read_text()) if resume and recorded.exists() else Recipe()
+        recipe = Recipe.model_validate(base.model_dump() | chosen)
     except ValidationError as error:
         raise click.UsageError(explain(error)) from error
     try:
-        best = train(data, recipe, run, loaders, overwrite=overwrite)
+        best = train(data, recipe, run, loaders, overwrite=overwrite, resume=resume, save_seconds=save_seconds)
     except (ValueError, FloatingPointError, OSError) as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(f"val mIoU {best.metrics['miou']:.4f} at epoch {best.metrics['epoch']}: {run / BEST}")
+        raise click.ClickException(_last_line(error)) from error
+    except KeyboardInterrupt as interrupt:
+        raise click.ClickException("interrupted; the same command with --resume goes on") from interrupt
+    click.echo(f"val mIoU {best.metrics['miou']:.4f} at epoch {best.metrics['epoch']}: {RunFolder(run).best}")
+
+
+def _last_line(error: Exception) -> str:
+    """What an error says; one that comes from a loader process has that process's traceback before it."""
+    return str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
 
 
 @main.command(name="evaluate")
@@ -111,4 +136,8 @@ def _segment(target: str, model: str | None, folder: DataFolder) -> AbstractCont
     if Path(target).is_dir():
         return nullcontext(scoring.of_bundle(Path(target)))
     checkpoint = Checkpoint.load(Path(target))
+    if checkpoint.classes not in {len(folder.classes.channels), len(folder.classes.classes)}:
+        raise ValueError(
+            f"{target} tells {checkpoint.classes} classes apart, {folder.root} has {len(folder.classes.channels)}"
+        )
     return nullcontext(scoring.of_net(checkpoint.build(), checkpoint.recipe.input, folder.classes))

@@ -6,6 +6,7 @@ Layout: `{train,val}/{images/*.jpg,masks/*.png}` and `classes.json`; a mask pixe
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,22 +28,34 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture's file and its mask's."""
+    """A picture's file and its mask's. What is wrong with either is a ValueError that names the file."""
 
     image: Path
     mask: Path
 
-    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The picture (H, W, 3), RGB, and its class ids (H, W), both uint8.
+    def picture(self) -> NDArray[np.uint8]:
+        """The picture, uint8 (H, W, 3), RGB."""
+        with _opened(self.image) as picture:
+            return np.asarray(picture.convert("RGB"))
 
-        Raises ValueError where the mask holds no ids or has another size than the picture.
-        """
-        with Image.open(self.image) as picture, Image.open(self.mask) as mask:
+    def ids(self) -> NDArray[np.uint8]:
+        """The mask's class ids, uint8 (H, W), of the picture's size; of the picture only the header is read."""
+        with _opened(self.image) as picture, _opened(self.mask) as mask:
             if mask.mode not in ("L", "P"):
                 raise ValueError(f"{self.mask} is a {mask.mode} picture: a mask is 8-bit, grey or palette")
             if mask.size != picture.size:
-                raise ValueError(f"{self.mask} is {mask.size}, its picture {picture.size}: the sizes must be equal")
-            return np.asarray(picture.convert("RGB")), np.asarray(mask)
+                sizes = f"{mask.width}x{mask.height}, its picture {picture.width}x{picture.height}"
+                raise ValueError(f"{self.mask} is {sizes}: the sizes must be equal")
+            return np.asarray(mask)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -75,8 +88,12 @@ class DataFolder:
                 raise ValueError(f"{pair.image} has no mask: {pair.mask} is missing")
         return pairs
 
-    def labels(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """`mask` with the ignored ids set to IGNORED. Raises ValueError where an id is no class."""
+    def labels(self, pair: Pair) -> NDArray[np.uint8]:
+        """The mask of `pair`, uint8 (H, W), with the ignored ids set to IGNORED.
+
+        Raises ValueError where the mask is not as it should be or holds an id that is no class.
+        """
+        mask = pair.ids()
         known = np.full(256, IGNORED, np.uint8)
         channels = len(self.classes.channels)
         known[:channels] = np.arange(channels)
@@ -84,16 +101,24 @@ class DataFolder:
         known[ignored] = IGNORED
         strange = sorted(set(np.unique(mask).tolist()) - set(range(channels)) - set(ignored))
         if strange:
-            raise ValueError(f"a mask holds the ids {strange}, which classes.json neither lists nor ignores")
+            raise ValueError(f"{pair.mask} holds the ids {strange}, which classes.json neither lists nor ignores")
         return known[mask]
+
+    def count(self, pairs: list[Pair]) -> NDArray[np.int64]:
+        """The number of pixels of each class in the masks of `pairs`, int64 (classes,). Reads every mask, and so raises
+        ValueError for the first that is not as it should be."""
+        counts = np.zeros(256, np.int64)
+        for pair in pairs:
+            counts += np.bincount(self.labels(pair).ravel(), minlength=256)
+        return counts[: len(self.classes.channels)]
 
 
 class TrainingSet(Dataset[tuple[Tensor, Tensor]]):
     """Augmented crops: item (epoch, index) is always the same one, whoever asks and in whatever order."""
 
-    def __init__(self, folder: DataFolder, split: str, augmentation: Augmentation, seed: int) -> None:
+    def __init__(self, folder: DataFolder, pairs: list[Pair], augmentation: Augmentation, seed: int) -> None:
         self.folder = folder
-        self.pairs = folder.pairs(split)
+        self.pairs = pairs
         self.augmentation = augmentation
         self.seed = seed
 
@@ -103,23 +128,24 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Picture uint8 (H, W, 3) and labels int64 (H, W)."""
         epoch, index = key
-        picture, mask = self.pairs[index].read()
+        pair = self.pairs[index]
         random = np.random.default_rng((self.seed, epoch, index))
-        picture, labels = self.augmentation(picture, self.folder.labels(mask), random)
+        picture, labels = self.augmentation(pair.picture(), self.folder.labels(pair), random)
         return torch.from_numpy(picture), torch.from_numpy(labels).long()
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """The keys of one epoch, in an order that depends on the seed and the epoch only."""
+    """The keys of one epoch, in an order that depends on the seed and the epoch only, but for the first `skip`."""
 
-    def __init__(self, length: int, epoch: int, seed: int) -> None:
+    def __init__(self, length: int, epoch: int, seed: int, skip: int = 0) -> None:
         self.length = length
         self.epoch = epoch
         self.seed = seed
+        self.skip = skip
 
     def __len__(self) -> int:
-        return self.length
+        return self.length - self.skip
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return iter([(self.epoch, int(index)) for index in order])
+        return iter([(self.epoch, int(index)) for index in order[self.skip :]])

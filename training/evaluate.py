@@ -87,8 +87,7 @@ def evaluate(segment: Segment, folder: DataFolder, pairs: list[Pair]) -> NDArray
     classes = len(folder.classes.classes)
     total = np.zeros((classes, classes), np.int64)
     for pair in pairs:
-        picture, mask = pair.read()
-        total += confusion(folder.labels(mask), segment(picture), classes, ignore=(IGNORED,))
+        total += confusion(folder.labels(pair), segment(pair.picture()), classes, ignore=(IGNORED,))
     if not total.any():
         raise ValueError(f"every pixel of the {len(pairs)} masks is ignored: there is nothing to score")
     return total

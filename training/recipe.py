@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from service.manifest import InputSpec
 from training.nets import NETS
@@ -31,13 +31,29 @@ class Recipe(BaseModel):
     scale_low: float = Field(0.6, gt=0, description="smallest random scale")
     scale_high: float = Field(1.8, gt=0, description="largest random scale")
     flip: bool = Field(True, description="mirror half of the pictures")
+    jitter: float = Field(
+        0.0, ge=0, lt=1, description="brightness, contrast and saturation vary by up to this share; 0: not at all"
+    )
     class_weights: Literal["none", "log", "median"] = Field(
         "log", description="log: 1 / ln(1.1 + share), after ENet; median: median share / share, after SegNet"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread evenly over all classes")
+    ohem: float = Field(
+        0.0, ge=0, lt=1, description="learn only from pixels whose class gets less than this probability; 0: from all"
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the weights, which is then scored and saved; 0: none",
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: autocast, pays on GPUs and on CPUs with AVX-512 BF16"
     )
     validate_every: int = Field(2, gt=0, description="epochs between two validations")
+    patience: int | None = Field(
+        None, gt=0, description="end after so many validations without a better mIoU; by default never early"
+    )
     seed: int = 0
 
     @property
@@ -50,6 +66,12 @@ class Recipe(BaseModel):
             mean=self.mean,
             std=self.std,
         )
+
+    @model_validator(mode="after")
+    def _scales_in_order(self) -> Self:
+        if self.scale_low > self.scale_high:
+            raise ValueError(f"scale_low {self.scale_low} is above scale_high {self.scale_high}")
+        return self
 
     @field_validator("net")
     @classmethod
