@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
+from io import BytesIO
 from pathlib import Path
+from typing import Any, get_args
 
+import httpx
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from export.cli import main as export_cli
 from segserve.cli import main as segserve_cli
+from service.app import create_app
 from service.errors import SegserveError
 from service.problems import code_of, status_of
+from service.render import View
 from service.settings import Settings
+from tests.server import running
 from training.cli import main as training_cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+API = (ROOT / "docs" / "api.md").read_text()
 
 
 def leaves(error: type[SegserveError]) -> list[type[SegserveError]]:
@@ -43,6 +52,64 @@ def test_every_error_that_clients_see_is_documented_with_its_status() -> None:
     for error in leaves(SegserveError):
         if error.__module__ == "service.errors" and status_of(error) != 500:
             assert f"| {status_of(error).value} | `{code_of(error)}` |" in table
+
+
+def test_every_documented_error_exists() -> None:
+    rows = re.findall(r"^\| (\d+) \| `([a-z-]+)` \|", (ROOT / "docs" / "errors.md").read_text(), re.MULTILINE)
+    ours = {(str(status_of(error).value), code_of(error)) for error in leaves(SegserveError)}
+    frameworks = {("404", "not-found"), ("405", "method-not-allowed")}
+    assert set(rows) <= ours | frameworks
+
+
+def routes() -> dict[str, dict[str, Any]]:
+    """Path and methods of the interface, as the application itself describes it."""
+    described: dict[str, dict[str, Any]] = create_app(Settings()).openapi()["paths"]
+    return described
+
+
+def test_the_api_page_lists_every_call_and_no_other() -> None:
+    documented = set(re.findall(r"`(GET|POST|DELETE) (/[^`?]*)`", API[: API.index("## POST /segment")]))
+    existing = {(method.upper(), path) for path, methods in routes().items() for method in methods if method != "head"}
+    assert documented == existing
+
+
+def test_the_api_page_lists_every_parameter_of_segment_and_its_views() -> None:
+    section = API[API.index("| parameter |") : API.index("| view |")]
+    rows = re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert documented == {parameter["name"] for parameter in routes()["/segment"]["post"]["parameters"]}
+    assert set(re.findall(r"^\| `(\w+)` \|", API[API.index("| view |") :], re.MULTILINE)) == set(get_args(View))
+
+
+def shape(value: object) -> object:
+    """The names in a JSON value, without its figures; of a list, those of its first item."""
+    if isinstance(value, dict):
+        return {name: shape(item) for name, item in value.items()}
+    return [shape(item) for item in value[:1]] if isinstance(value, list) else None
+
+
+def example(document: str) -> object:
+    """The first JSON block of a document."""
+    block = re.search(r"```json\n(.*?)```", (ROOT / "docs" / document).read_text(), re.DOTALL)
+    assert block is not None
+    return json.loads(block[1])
+
+
+def test_the_answers_that_the_documents_show_have_the_shape_of_real_ones(tmp_path: Path) -> None:
+    picture = (ROOT / "export" / "golden.png").read_bytes()
+    with running(ROOT / "models", tmp_path / "log", {"MAX_PIXELS": "200000"}) as server:
+        headers = {"Content-Type": "image/png"}
+        answer = httpx.post(f"{server.url}/segment", content=picture, headers=headers)
+        assert shape(example("api.md")) == shape(answer.json())
+        assert set(re.findall(r"`(queue|decode|infer|upsample|encode|total)`", API)) == set(
+            re.findall(r"(\w+);dur=", answer.headers["server-timing"])
+        )
+        huge = BytesIO()
+        Image.new("1", (30_000, 30_000)).save(huge, "PNG")
+        refusal = httpx.post(f"{server.url}/segment", content=huge.getvalue(), headers=headers)
+        shown = example("errors.md")
+        assert isinstance(shown, dict)
+        assert refusal.json() == shown | {"limit": 200_000, "detail": shown["detail"].replace("50000000", "200000")}
 
 
 def test_the_first_two_commands_of_the_readme_are_the_whole_set_up() -> None:
