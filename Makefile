@@ -7,16 +7,19 @@ TORCH := torch==2.13.0
 DATA ?= data/camvid
 RUN ?= runs/camvid-enet
 
-.PHONY: help serve test tools lint train bench clean
+.PHONY: help serve test test-environment tools lint train bench clean
 
 help: ## Say what there is
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 serve: $(VENV)/.serve ## Install the service and serve ./models on port 8000
 	$(BIN)/segserve serve
 
 test: $(VENV)/.dev ## Install everything and run the whole test suite
 	$(BIN)/pytest
+
+test-environment: $(VENV)/.dev ## Install the service alone into a fresh environment and serve from it
+	$(BIN)/pytest -m environment
 
 tools: $(VENV)/.dev ## Install the training and export tools as well (PyTorch: gigabytes on some systems)
 

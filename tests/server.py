@@ -40,7 +40,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(models: Path, log: Path, settings: Mapping[str, str] | None = None, ready: bool = True) -> Iterator[Server]:
+def running(
+    models: Path,
+    log: Path,
+    settings: Mapping[str, str] | None = None,
+    ready: bool = True,
+    python: Path = Path(sys.executable),
+) -> Iterator[Server]:
     """`segserve serve` on `models`, with further `SEGSERVE_` settings (without the prefix); stopped at the end.
 
     Yields when the server is ready, or with `ready` false when loading has ended.
@@ -51,7 +57,7 @@ def running(models: Path, log: Path, settings: Mapping[str, str] | None = None, 
     environment |= {"SEGSERVE_MODELS": str(models), "SEGSERVE_PORT": str(port)}
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "segserve", "serve"], env=environment, stdout=output, stderr=subprocess.STDOUT
+            [python.with_name("segserve"), "serve"], env=environment, stdout=output, stderr=subprocess.STDOUT
         )
     url = f"http://127.0.0.1:{port}"
     try:
