@@ -114,7 +114,8 @@ def _write(
     golden = Golden(golden_picture, {variant.id: Segmenter(manifest, net)(golden_picture).coarse})
     golden.save(folder / GOLDEN)
     variant = variant.model_copy(update={"check": proof.check(min_agreement, _warnings(golden, variant.id, manifest))})
-    (folder / WEIGHTS).write_bytes(save({name: tensor.contiguous() for name, tensor in trained.state.items()}))
+    weights = {name: tensor.contiguous() for name, tensor in trained.state.items()}
+    (folder / WEIGHTS).write_bytes(save(weights, trained.notes or None))
     digests = {name: _sha256(folder / name) for name in (MODEL, GOLDEN, WEIGHTS)}
     source = {**trained.source, "weights_sha256": digests[WEIGHTS]}
     manifest = manifest.model_copy(update={"variants": (variant,), "source": source, "sha256": digests})

@@ -20,7 +20,8 @@ from service.manifest import ClassList, ClassSpec, InputSpec
 
 @dataclass(frozen=True)
 class TrainedNet:
-    """A net in eval mode, its classes, the label ids that do not count, its input, and where it comes from."""
+    """A net in eval mode, its classes, the label ids that do not count, its input, and where it comes from; `notes` are
+    what segserve-train wrote beside the weights, which stay with them."""
 
     net: nn.Module
     stride: int
@@ -30,6 +31,7 @@ class TrainedNet:
     state: dict[str, Tensor]
     source: dict[str, Any]
     metrics: dict[str, Any]
+    notes: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def load_builtin(name: str, checkpoint: Path, classes: ClassList, bare: Bare) ->
     net, channels = _fit(name, recipe["net_width"] if known else bare.net_width, state, classes)
     source = {"net": name} | ({"recipe": recipe} if recipe else {})
     metrics = json.loads(notes.get("metrics", "{}"))
-    return TrainedNet(net, stride, channels, classes.ignore, spec, state, source, metrics)
+    return TrainedNet(net, stride, channels, classes.ignore, spec, state, source, metrics, notes)
 
 
 def _notes(checkpoint: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from segserve import __version__
 from tests.bundles import write_bundle
@@ -113,3 +114,15 @@ def test_a_port_in_use_exits_with_1(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert str(port) in done.stderr
+
+
+def test_onnxruntime_reports_to_nobody_and_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("CI", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY"):  # any of these would hide what is looked for
+        monkeypatch.delenv(name, raising=False)
+    write_bundle(tmp_path / "models")
+    with running(tmp_path / "models", tmp_path / "log"):
+        pass
+    assert list(home.rglob("*")) == []

@@ -62,6 +62,12 @@ def test_a_net_with_unpooling_goes_from_scenes_to_masks_over_http(scenes: Path) 
     assert manifest["variants"][0]["check"]["argmax_agreement"] >= 0.9999
     assert manifest["variants"][0]["lowering"] == "native"
 
+    bundle = models / "scenes-enet" / "1"
+    scored = {target.name: run("training", "evaluate", scenes, target) for target in (checkpoint, bundle)}
+    # The weights in the bundle are a checkpoint still.
+    scored["weights"] = run("training", "evaluate", scenes, bundle / "weights.safetensors")
+    assert len(set(scored.values())) == 1, scored
+
     folder = DataFolder.open(scenes)
     with running(models, road / "log") as server, of_server(server.url, "scenes-enet") as segment:
         matrix = evaluate(segment, folder, folder.pairs("val"))

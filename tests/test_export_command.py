@@ -113,7 +113,7 @@ class Fickle(nn.Module):
 def test_below_the_bar_nothing_is_written(tmp_path: Path) -> None:
     net = Fickle().eval()
     spec = InputSpec(fit="native", multiple_of=16)
-    trained = TrainedNet(net, 16, SCENE_CLASSES.classes, (), spec, net.state_dict(), {"net": "fickle"}, {})
+    trained = TrainedNet(net, 16, SCENE_CLASSES.classes, (), spec, net.state_dict(), {"net": "fickle"}, {}, {})
     with pytest.raises(ExportError, match=r"agrees with PyTorch at .* 99\.9900% are needed; --min-agreement"):
         export_bundle(trained, tmp_path / "models" / "fickle", Terms("", "MIT", "MIT"), scene(1)[0])
     assert list((tmp_path / "models").iterdir()) == []
