@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 DATA ?= data/camvid
 RUN ?= runs/camvid-enet
 
-.PHONY: help serve test test-environment tools lint train bench clean
+.PHONY: help serve test test-environment test-container tools lint train bench clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -20,6 +20,9 @@ test: $(VENV)/.dev ## Install everything and run the whole test suite
 
 test-environment: $(VENV)/.dev ## Install the service alone into a fresh environment and serve from it
 	$(BIN)/pytest -m environment
+
+test-container: $(VENV)/.dev ## Build the image and run it, without a container engine (Linux, root, debootstrap, buildah)
+	$(BIN)/pytest tests/container
 
 tools: $(VENV)/.dev ## Install the training and export tools as well (PyTorch: gigabytes on some systems)
 
