@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from export.card import model_card
-from export.convert import ServedNet, convert
+from export.convert import convert, quiet
 from export.errors import ExportError
 from export.prove import TorchNet, prove
 from export.source import TrainedNet
+from export.tracing import ServedNet, trace
 from service.bundle import Golden, open_bundle
 from service.errors import BundleError
 from service.graph import Graph
@@ -89,9 +90,15 @@ def _write(
     min_agreement: float,
 ) -> Manifest:
     """All files of the bundle, `model.json` last."""
-    served = ServedNet(trained.net, trained.input).eval()
-    example = (trained.input.height or 6 * trained.stride, trained.input.width or 8 * trained.stride)
-    lowering = convert(served, folder / MODEL, trained.stride, example)
+    spec = trained.input
+    served = ServedNet(trained.net, spec.scale, spec.mean, spec.std).eval()
+    example = (spec.height or 6 * trained.stride, spec.width or 8 * trained.stride)
+    try:
+        with quiet():
+            program = trace(served, trained.stride, example)
+    except Exception as error:
+        raise ExportError(f"torch cannot follow the net: {str(error).strip().splitlines()[0]}") from error
+    lowering = convert(program, folder / MODEL)
     variant = Variant(id="fp32", file=MODEL, lowering=lowering.name)
     manifest = Manifest(
         name=folder.parent.name,

@@ -1,4 +1,4 @@
-"""A PyTorch net in, one ONNX file with dynamic batch, height and width out: `image` (uint8, NHWC) to `logits`."""
+"""An exported program in, one ONNX file out: `image` (uint8, NHWC) to `logits`."""
 
 from __future__ import annotations
 
@@ -11,56 +11,21 @@ from pathlib import Path
 
 import onnx
 import torch
-from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 
 from export.errors import ExportError
 from export.lowering import Lowering, choose_lowering
-from service.manifest import InputSpec
 
 OPSET = 18
 
-LARGEST_SIDE = 16_384
-"""The longest side in pixels that the exported graph promises to take."""
 
+def convert(program: ExportedProgram, path: Path) -> Lowering:
+    """Write `program` as ONNX to `path`; returns how unpooling was expressed.
 
-class ServedNet(nn.Module):
-    """A net with its preprocessing: pictures uint8 (N, H, W, 3) to logits float32 (N, classes, H, W).
-
-    The arithmetic is training's, operation for operation; zero means and unit deviations are left out.
-    """
-
-    def __init__(self, net: nn.Module, spec: InputSpec) -> None:
-        super().__init__()
-        self.net = net
-        self.scale = spec.scale
-        self.shift = any(spec.mean)
-        self.stretch = any(value != 1 for value in spec.std)
-        self.mean = nn.Buffer(torch.tensor(spec.mean).view(-1, 1, 1))
-        self.std = nn.Buffer(torch.tensor(spec.std).view(-1, 1, 1))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """As the class says."""
-        x = image.permute(0, 3, 1, 2).to(torch.float32)
-        if self.scale != 1:
-            x = x / self.scale
-        if self.shift:
-            x = x - self.mean
-        if self.stretch:
-            x = x / self.std
-        logits: Tensor = self.net(x)
-        return logits
-
-
-def convert(net: ServedNet, path: Path, smallest: int, example: tuple[int, int]) -> Lowering:
-    """Write `net` (in eval mode) as ONNX to `path`; returns how unpooling was expressed.
-
-    `smallest` is the shortest side that the net takes, `example` a height and width to trace it at.
     Raises ExportError, naming what the exporter or the ONNX checker found.
     """
     try:
-        with _quiet():
-            program = _trace(net, smallest, example)
+        with quiet():
             lowering = choose_lowering(program)
             exported = torch.onnx.export(
                 program,
@@ -73,25 +38,11 @@ def convert(net: ServedNet, path: Path, smallest: int, example: tuple[int, int])
                 custom_translation_table=lowering.table or None,
             )
     except Exception as error:
-        raise ExportError(f"torch cannot export the net: {str(error).strip().splitlines()[0]}") from error
+        raise ExportError(f"torch cannot write the net as ONNX: {str(error).strip().splitlines()[0]}") from error
     assert exported is not None
     model = _finish(_with_side_names(exported.model_proto))
     path.write_bytes(model.SerializeToString(deterministic=True))
     return lowering
-
-
-def _trace(net: ServedNet, smallest: int, example: tuple[int, int]) -> ExportedProgram:
-    # PyTorch treats sides of 0 and 1 as constants: at twice the smallest size every feature map has at least 2.
-    sides = {axis: Dim(name, min=2 * smallest, max=LARGEST_SIDE) for axis, name in ((1, "height"), (2, "width"))}
-    image = torch.zeros((2, *example, 3), dtype=torch.uint8)
-    # Comparisons that always hold but that the symbolic engine cannot prove (2 * (H // 2) <= H) become assertions at
-    # run time, which ONNX leaves out, instead of errors.
-    return torch.export.export(
-        net,
-        (image,),
-        dynamic_shapes=({0: Dim("batch"), **sides},),
-        prefer_deferred_runtime_asserts_over_guards=True,
-    )
 
 
 def _with_side_names(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -130,7 +81,7 @@ def _finish(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the exporter's chatter about optional packages and its own deprecations."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)

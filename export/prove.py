@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.convert import ServedNet
+from export.tracing import ServedNet
 from service.geometry import place
 from service.graph import Answer, Graph, Stop, Tensor
 from service.manifest import Check, InputSpec

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import helper
 from torch import Tensor, nn
 
-from export.convert import ServedNet, convert
-from service.manifest import InputSpec
+from export.convert import convert
+from export.tracing import ServedNet, trace
 from training.nets import NETS, build_net
 from training.nets import enet as enet_module
 from training.nets import segnet as segnet_module
@@ -56,9 +56,9 @@ def with_statistics(net: nn.Module) -> nn.Module:
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     torch.manual_seed(1)
     name: str = request.param
-    net = ServedNet(with_statistics(build_net(name, CLASSES)), InputSpec(fit="native")).eval()
+    net = ServedNet(with_statistics(build_net(name, CLASSES)), 255, (0, 0, 0), (1, 1, 1)).eval()
     path = tmp_path_factory.mktemp(name) / "model.onnx"
-    convert(net, path, NETS[name].stride, example=(96, 128))
+    convert(trace(net, NETS[name].stride, example=(96, 128)), path)
     return Exported(name, net, path)
 
 
@@ -77,7 +77,7 @@ def test_the_file_says_nothing_of_the_machine_it_was_made_on(exported: Exported)
 
 
 def test_exporting_again_gives_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
-    convert(exported.net, tmp_path / "again.onnx", NETS[exported.name].stride, example=(96, 128))
+    convert(trace(exported.net, NETS[exported.name].stride, example=(96, 128)), tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == exported.path.read_bytes()
 
 

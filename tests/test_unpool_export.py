@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.convert import ServedNet, convert
-from service.manifest import InputSpec
+from export.convert import convert
+from export.tracing import ServedNet, trace
 from training.nets.blocks import max_unpool
 
-SPEC = InputSpec(fit="native", mean=(0.4, 0.5, 0.6), std=(0.3, 0.3, 0.3))
+MEAN, STD = (0.4, 0.5, 0.6), (0.3, 0.3, 0.3)
 SIZES = [(360, 480), (361, 481), (97, 131)]
 
 
@@ -91,8 +91,8 @@ CASES: list[tuple[nn.Module, str]] = [
 
 @pytest.mark.parametrize(("module", "lowering"), CASES, ids=lambda value: type(value).__name__)
 def test_unpooling_is_bit_equal_to_pytorch(module: nn.Module, lowering: str, tmp_path: Path) -> None:
-    net, path = ServedNet(module, SPEC).eval(), tmp_path / "unpool.onnx"
-    assert convert(net, path, smallest=8, example=(48, 64)).name == lowering
+    net, path = ServedNet(module, 255, MEAN, STD).eval(), tmp_path / "unpool.onnx"
+    assert convert(trace(net, smallest=8, example=(48, 64)), path).name == lowering
     operators = Counter(node.op_type for node in onnx.load(path).graph.node)
     assert ("MaxUnpool" in operators) == (lowering == "native")
     session = ort.InferenceSession(path)
@@ -109,7 +109,7 @@ def test_unpooling_is_bit_equal_to_pytorch(module: nn.Module, lowering: str, tmp
 
 def test_the_native_form_has_no_index_arithmetic(tmp_path: Path) -> None:
     path = tmp_path / "unpool.onnx"
-    convert(ServedNet(PoolUnpool(), SPEC).eval(), path, smallest=8, example=(48, 64))
+    convert(trace(ServedNet(PoolUnpool(), 255, MEAN, STD).eval(), smallest=8, example=(48, 64)), path)
     graph = onnx.load(path).graph
     producers = {name: node for node in graph.node for name in node.output}
     for unpool in (node for node in graph.node if node.op_type == "MaxUnpool"):
