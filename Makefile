@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 DATA ?= data/camvid
 RUN ?= runs/camvid-enet
 
-.PHONY: help serve test test-environment test-container tools lint train bench clean
+.PHONY: help serve test test-environment test-container tools lint train bench bench-export clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -37,6 +37,9 @@ train: $(VENV)/.dev ## Train the shipped model again, or go on with it: make tra
 
 bench: $(VENV)/.dev ## Measure where the time goes in one request
 	$(BIN)/python -m benchmarks
+
+bench-export: $(VENV)/.dev ## Measure agreement and speed of the exported nets
+	$(BIN)/python -m benchmarks.export
 
 clean: ## Remove the virtual environment
 	rm -rf $(VENV)

@@ -54,7 +54,7 @@ def main(bundle: Path, rounds: int) -> None:
         httpx.Client(base_url=server.url, timeout=120) as client,
     ):
         rows = [_measure(model, client, size, view, rounds) for size in SIZES for view in VIEWS]
-    click.echo(_machine())
+    click.echo(machine())
     click.echo(f"model {model.name} version {model.version}, one client, medians of {rounds} interleaved rounds, ms\n")
     click.echo("| picture | view | net alone | bare loop | over HTTP | HTTP / bare |")
     click.echo("|---|---|---|---|---|---|")
@@ -100,7 +100,8 @@ def _photo(width: int, height: int) -> bytes:
     return file.getvalue()
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The processor, its cores, and the versions that matter."""
     lines = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout.splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("Model name")), platform.processor())
     packages = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "pillow", "uvicorn", "fastapi"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +12,18 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from export.card import model_card
-from export.convert import convert, quiet
+from export.compare import Proof
+from export.convert import convert
+from export.draft import Terms, draft
 from export.errors import ExportError
-from export.prove import TorchNet, prove
-from export.source import TrainedNet
-from export.tracing import ServedNet, trace
-from service.bundle import Golden, open_bundle
+from export.lowering import Choice, Lowering, Provider
+from export.prove import prove
+from export.refusal import first_line
+from export.source import Candidate, TrainedNet
+from service.bundle import Golden
 from service.errors import BundleError
-from service.graph import Graph
-from service.manifest import GOLDEN, MANIFEST, NAME, Check, Manifest, Variant
+from service.graph import Graph, Net
+from service.manifest import GOLDEN, MANIFEST, Check, InputSpec, Manifest, Variant
 from service.segmenter import Segmenter
 
 MODEL = "model.onnx"
@@ -30,106 +31,141 @@ WEIGHTS = "weights.safetensors"
 FEW_CLASSES = 3
 """A golden answer with fewer classes proves little."""
 
+LARGEST_MULTIPLE = 512
+"""A graph that fails at squares of this side and all shorter ones is refused."""
+
 
 @dataclass(frozen=True)
-class Terms:
-    """What the exporter cannot see in the weights: the bundle's description, its licence and the licence's text."""
+class Bar:
+    """What a graph has to reach: a share of the pixels, of the golden picture and of others, uint8 (H, W, 3); how its
+    unpoolings are to be written, and for which execution provider."""
 
-    description: str
-    license: str
-    license_text: str
+    golden: NDArray[np.uint8]
+    pictures: Sequence[NDArray[np.uint8]] = ()
+    min_agreement: float = 0.9999
+    lowering: Choice = "auto"
+    provider: Provider = "cpu"
 
 
-def export_bundle(
-    trained: TrainedNet,
-    target: Path,
-    terms: Terms,
-    golden_picture: NDArray[np.uint8],
-    pictures: Sequence[NDArray[np.uint8]] = (),
-    min_agreement: float = 0.9999,
-) -> tuple[Path, Check]:
-    """Write the bundle `target`/<next version>/ and return its folder and how it was proved.
+@dataclass(frozen=True)
+class Exported:
+    """A bundle in its place, how it was proved, how its unpoolings were written, and what it takes and why no more."""
 
-    `target` is models/NAME; `pictures` (uint8 (H, W, 3)) are compared besides the golden one. Raises ExportError where
-    the net cannot be exported, or the graph agrees with PyTorch at less than `min_agreement` of the pixels.
+    folder: Path
+    check: Check
+    lowering: Lowering
+    input: InputSpec
+    why: str
+
+
+def export_bundle(trained: TrainedNet, target: Path, terms: Terms, bar: Bar) -> Exported:
+    """Write the bundle `target`/<next version>/, where `target` is models/NAME.
+
+    Raises ExportError where the net cannot be exported, or the graph agrees with PyTorch at fewer pixels than the bar.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    version = _next_version(target)
-    # The draft lies beside its place, so that it can be renamed into it, under a name that the service passes over.
-    draft_root = Path(tempfile.mkdtemp(prefix=".export-", dir=target.parent))
-    try:
-        draft = draft_root / target.name / str(version)
-        draft.mkdir(parents=True)
-        manifest = _write(draft, trained, terms, golden_picture, [golden_picture, *pictures], min_agreement)
-        open_bundle(draft, providers=("cpu",))
-        target.mkdir(exist_ok=True)
-        draft.rename(target / str(version))
-    except BundleError as error:
-        raise ExportError(f"the service refuses what was exported: {error}") from error
-    finally:
-        shutil.rmtree(draft_root)
-    assert manifest.reference.check is not None
-    return target / str(version), manifest.reference.check
+    with draft(target) as folder:
+        found = _first_right(folder, trained, terms, bar)
+        _write(folder, trained, terms, found)
+    return Exported(target / folder.name, found.check, found.lowering, found.manifest.input, found.why)
 
 
-def _next_version(target: Path) -> int:
-    if not NAME.fullmatch(target.name):
-        raise ExportError(f"{target.name!r} is no model name: use letters, digits, '.', '_' and '-'")
-    if (target / MANIFEST).exists():
-        raise ExportError(f"{target} is a bundle: name the model's folder, {target.parent}; the version is added")
-    taken = [int(path.name) for path in target.glob("*") if path.name.isdecimal()]
-    return max(taken, default=0) + 1
+@dataclass(frozen=True)
+class _Proved:
+    """A graph that passed, in words and numbers."""
+
+    manifest: Manifest
+    lowering: Lowering
+    proof: Proof
+    check: Check
+    golden: Golden
+    why: str
 
 
-def _write(
-    folder: Path,
-    trained: TrainedNet,
-    terms: Terms,
-    golden_picture: NDArray[np.uint8],
-    pictures: Sequence[NDArray[np.uint8]],
-    min_agreement: float,
-) -> Manifest:
-    """All files of the bundle, `model.json` last."""
-    spec = trained.input
-    served = ServedNet(trained.net, spec.scale, spec.mean, spec.std).eval()
-    example = (spec.height or 6 * trained.stride, spec.width or 8 * trained.stride)
-    try:
-        with quiet():
-            program = trace(served, trained.stride, example)
-    except Exception as error:
-        raise ExportError(f"torch cannot follow the net: {str(error).strip().splitlines()[0]}") from error
-    lowering = convert(program, folder / MODEL)
-    variant = Variant(id="fp32", file=MODEL, lowering=lowering.name)
+def _first_right(folder: Path, trained: TrainedNet, terms: Terms, bar: Bar) -> _Proved:
+    """The first of the net's candidates whose graph, in `folder`, is right."""
+    failure: Exception | None = None
+    for candidate in trained.candidates:
+        try:
+            why = candidate.why if failure is None else f"with free sides, {first_line(failure)}"
+            return _proved(folder, trained, candidate, terms, bar, why)
+        except (ExportError, BundleError) as error:
+            failure = failure or error
+    assert failure is not None
+    raise failure
+
+
+def _proved(folder: Path, trained: TrainedNet, candidate: Candidate, terms: Terms, bar: Bar, why: str) -> _Proved:
+    """The candidate's graph, compared with PyTorch."""
+    lowering = convert(candidate.program, folder / MODEL, bar.lowering, bar.provider)
     manifest = Manifest(
         name=folder.parent.name,
         version=int(folder.name),
         description=terms.description,
         license=terms.license,
-        input=trained.input,
+        input=candidate.input,
+        output=candidate.output,
         classes=trained.classes,
         ignore=trained.ignore,
-        variants=(variant,),
+        variants=(Variant(id="fp32", file=MODEL, lowering=lowering.name),),
         metrics=trained.metrics,
     )
-    net = TorchNet(served)
-    proof = prove(net, Graph(folder / MODEL, manifest, ("cpu",)), manifest.input, pictures)
-    if proof.agreement < min_agreement:
+    graph = Graph(folder / MODEL, manifest, ("cpu",))
+    if candidate.input.fit == "native":
+        manifest = manifest.model_copy(
+            update={"input": _with_right_multiple(candidate.input, trained.reference, graph)}
+        )
+    pictures = [bar.golden, *bar.pictures]
+    proof = prove(trained.reference, graph, manifest.input, pictures, manifest.output)
+    if proof.agreement < bar.min_agreement:
         raise ExportError(
             f"the graph agrees with PyTorch at {proof.agreement:.4%} of {proof.pixels} pixels (largest difference of a "
-            f"logit {proof.max_abs_diff:.3g}), {min_agreement:.4%} are needed; --min-agreement may lower the bar"
+            f"logit {proof.max_abs_diff:.3g}), {bar.min_agreement:.4%} are needed; --min-agreement may lower the bar"
         )
-    golden = Golden(golden_picture, {variant.id: Segmenter(manifest, net)(golden_picture).coarse})
-    golden.save(folder / GOLDEN)
-    variant = variant.model_copy(update={"check": proof.check(min_agreement, _warnings(golden, variant.id, manifest))})
-    weights = {name: tensor.contiguous() for name, tensor in trained.state.items()}
-    (folder / WEIGHTS).write_bytes(save(weights, trained.notes or None))
-    digests = {name: _sha256(folder / name) for name in (MODEL, GOLDEN, WEIGHTS)}
-    source = {**trained.source, "weights_sha256": digests[WEIGHTS]}
-    manifest = manifest.model_copy(update={"variants": (variant,), "source": source, "sha256": digests})
+    variant = manifest.reference
+    golden = Golden(bar.golden, {variant.id: Segmenter(manifest, trained.reference)(bar.golden).coarse})
+    warnings = [*_few_classes(golden.masks[variant.id], manifest), *lowering.warnings]
+    return _Proved(manifest, lowering, proof, proof.check(bar.min_agreement, warnings), golden, why)
+
+
+def _with_right_multiple(spec: InputSpec, net: Net, graph: Graph) -> InputSpec:
+    """The input with the least multiple of its multiple at which the smallest picture, a square of that side, is taken
+    by the graph as by the net: operators may differ where feature maps shrink to nothing."""
+    side = spec.multiple_of
+    while side <= LARGEST_MULTIPLE:
+        smallest = np.zeros((1, side, side, spec.depth), np.uint8)
+        wanted = net(smallest).scores
+        try:
+            found = graph(smallest).scores
+        except Exception:  # whatever onnxruntime may find
+            found = None
+        if wanted is not None and found is not None and wanted.shape == found.shape:
+            return spec.model_copy(update={"multiple_of": side})
+        side *= 2
+    raise ExportError(
+        f"the graph fails at pictures of up to {LARGEST_MULTIPLE}x{LARGEST_MULTIPLE}, which the net takes"
+    )
+
+
+def _write(folder: Path, trained: TrainedNet, terms: Terms, found: _Proved) -> None:
+    """The other files of the bundle, `model.json` last."""
+    found.golden.save(folder / GOLDEN)
+    files, source = [MODEL, GOLDEN], trained.source
+    if trained.state is not None:
+        weights = {name: tensor.contiguous() for name, tensor in trained.state.items()}
+        (folder / WEIGHTS).write_bytes(save(weights, trained.notes or None))
+        files.append(WEIGHTS)
+        source = {**source, "weights_sha256": _sha256(folder / WEIGHTS)}
+    variant = found.manifest.reference.model_copy(update={"check": found.check})
+    manifest = found.manifest.model_copy(
+        update={
+            "variants": (variant,),
+            "source": source,
+            "sha256": {name: _sha256(folder / name) for name in files},
+        }
+    )
     (folder / "LICENSE").write_text(terms.license_text)
     (folder / "README.md").write_text(model_card(manifest))
     (folder / MANIFEST).write_text(manifest.to_json())
-    return manifest
 
 
 def _sha256(path: Path) -> str:
@@ -137,8 +173,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _warnings(golden: Golden, variant: str, manifest: Manifest) -> list[str]:
-    seen = len(np.unique(golden.masks[variant]))
+def _few_classes(mask: NDArray[np.uint8], manifest: Manifest) -> list[str]:
+    seen = len(np.unique(mask))
     wanted = min(FEW_CLASSES, len(manifest.classes))
     if seen >= wanted:
         return []

@@ -30,9 +30,18 @@ def model_card(manifest: Manifest) -> str:
 
 
 def _input(spec: InputSpec) -> str:
+    arithmetic = (
+        f"In the graph: {spec.channels}, (value / {spec.scale:g} - {_values(spec.mean)}) / {_values(spec.std)}."
+    )
     if spec.fit == "native":
-        return f"Pictures of any size, shrunk to at most {spec.max_pixels} pixels; fit: native."
-    return f"Pictures of any size, brought to {spec.width}x{spec.height} (width x height); fit: {spec.fit}."
+        size = f"shrunk to at most {spec.max_pixels} pixels, sides padded to multiples of {spec.multiple_of}"
+    else:
+        size = f"brought to {spec.width}x{spec.height} (width x height)"
+    return f"Pictures of any size, {size}; fit: {spec.fit}. {arithmetic}"
+
+
+def _values(values: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{value:g}' for value in values)})" if len(set(values)) > 1 else f"{values[0]:g}"
 
 
 def _quality(manifest: Manifest) -> str:
@@ -50,7 +59,8 @@ def _source(manifest: Manifest) -> str:
     recipe = manifest.source.get("recipe")
     text = f"Net: {manifest.source.get('net', 'not recorded')}."
     if recipe is None:
-        return text
+        facts = [(name, value) for name, value in manifest.source.items() if name != "net"]
+        return "\n".join([text, *([""] if facts else []), *(f"- {name}: {value}" for name, value in facts)])
     epoch = manifest.metrics.get("epoch")
     rows = [f"| {name} | {value} |" for name, value in recipe.items() if value is not None]
     chosen = f" The weights are those after epoch {epoch}." if epoch else ""

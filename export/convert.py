@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,19 +14,28 @@ import torch
 from torch.export import ExportedProgram
 
 from export.errors import ExportError
-from export.lowering import Lowering, choose_lowering
+from export.lowering import Choice, Lowering, Provider, choose_forms
+from export.rewrite import rewrite_for_cpu, tidy
+from export.unpool import TABLE
 
 OPSET = 18
 
 
-def convert(program: ExportedProgram, path: Path) -> Lowering:
-    """Write `program` as ONNX to `path`; returns how unpooling was expressed.
+def convert(
+    program: ExportedProgram,
+    path: Path,
+    lowering: Choice = "auto",
+    provider: Provider = "cpu",
+    notes: Mapping[str, str] | None = None,
+) -> Lowering:
+    """Write `program` as ONNX to `path`, with `notes` as its metadata; returns how unpooling was expressed.
 
-    Raises ExportError, naming what the exporter or the ONNX checker found.
+    `program` is changed on the way. Raises ExportError, naming what the exporter or the ONNX checker found, or why
+    unpooling cannot take the form that `lowering` asks for.
     """
+    chosen = choose_forms(program, lowering, provider)
     try:
         with quiet():
-            lowering = choose_lowering(program)
             exported = torch.onnx.export(
                 program,
                 (),
@@ -35,14 +44,18 @@ def convert(program: ExportedProgram, path: Path) -> Lowering:
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
-                custom_translation_table=lowering.table or None,
+                custom_translation_table=TABLE,
             )
     except Exception as error:
         raise ExportError(f"torch cannot write the net as ONNX: {str(error).strip().splitlines()[0]}") from error
     assert exported is not None
+    if provider == "cpu":
+        rewrite_for_cpu(exported.model)
+    tidy(exported.model)
     model = _finish(_with_side_names(exported.model_proto))
+    onnx.helper.set_model_props(model, dict(notes or {}))
     path.write_bytes(model.SerializeToString(deterministic=True))
-    return lowering
+    return chosen
 
 
 def _with_side_names(model: onnx.ModelProto) -> onnx.ModelProto:

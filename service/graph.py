@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -72,8 +72,7 @@ class Graph:
         self._classes = len(manifest.classes)
         self._path = path
         self._input = manifest.input.name
-        shape = self._check_input(manifest.input)
-        self._batch = shape[0] if isinstance(shape[0], int) else 1
+        self._shape = self._check_input(manifest.input)
         outputs = {output.name: output for output in self._session.get_outputs()}
         self._names = [name for name in (manifest.output.logits, manifest.output.labels) if name is not None]
         for name in self._names:
@@ -82,22 +81,39 @@ class Graph:
         if manifest.output.logits is not None:
             self._check_scores(outputs[manifest.output.logits].shape, manifest)
 
+    @property
+    def shape(self) -> list[int | str | None]:
+        """The input's axes: a number where one is fixed, else its name."""
+        return list(self._shape)
+
     def __call__(self, tensor: Tensor, stop: Stop | None = None) -> Answer:
-        """Run the net. Raises DeadlineExceeded where `stop` was set before it ended."""
-        if self._batch > 1:
-            tensor = np.concatenate([tensor, np.zeros((self._batch - 1, *tensor.shape[1:]), tensor.dtype)])
+        """Run the net on one picture. Raises DeadlineExceeded where `stop` was set before it ended."""
+        return self.batch([tensor], stop)[0]
+
+    def batch(self, tensors: Sequence[Tensor], stop: Stop | None = None) -> list[Answer]:
+        """Run the net on pictures of one size at once; a larger fixed batch is filled up with black ones.
+
+        Raises DeadlineExceeded where `stop` was set before it ended.
+        """
+        batch = self._shape[0] if isinstance(self._shape[0], int) else len(tensors)
+        filling = [np.zeros_like(tensors[0])] * (batch - len(tensors))
+        stacked = np.concatenate([*tensors, *filling]) if batch > 1 else tensors[0]
         try:
-            results = self._session.run(self._names, {self._input: tensor}, stop and stop.options)
+            results = self._session.run(self._names, {self._input: stacked}, stop and stop.options)
         except Exception:
             if stop is not None and stop.is_set:
                 raise DeadlineExceeded("the deadline passed while the net was running") from None
             raise
-        found = dict(zip(self._names, results, strict=True))
+        found = {name: np.asarray(result) for name, result in zip(self._names, results, strict=True)}
+        return [self._answer(found, index) for index in range(len(tensors))]
+
+    def _answer(self, found: Mapping[str, NDArray[np.generic]], index: int) -> Answer:
+        """What the outputs say about one picture of the batch."""
         scores = labels = None
         if self._output.logits is not None:
-            scores = self._scores(np.asarray(found[self._output.logits])[0])
+            scores = self._scores(found[self._output.logits][index])
         if self._output.labels is not None:
-            labels = self._labels(np.asarray(found[self._output.labels])[0])
+            labels = self._labels(found[self._output.labels][index])
         return Answer(scores, labels)
 
     def _scores(self, scores: NDArray[np.generic]) -> NDArray[np.float32]:

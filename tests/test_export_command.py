@@ -14,10 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from export.bundle import Terms, export_bundle
+from export.bundle import Bar, export_bundle
 from export.cli import main
+from export.draft import Terms
 from export.errors import ExportError
-from export.source import TrainedNet
+from export.prove import TorchNet
+from export.source import Candidate, TrainedNet
+from export.tracing import ServedNet, trace
 from service.bundle import open_bundle
 from service.manifest import InputSpec
 from training.evaluate import of_net
@@ -111,11 +114,11 @@ class Fickle(nn.Module):
 
 
 def test_below_the_bar_nothing_is_written(tmp_path: Path) -> None:
-    net = Fickle().eval()
-    spec = InputSpec(fit="native", multiple_of=16)
-    trained = TrainedNet(net, 16, SCENE_CLASSES.classes, (), spec, net.state_dict(), {"net": "fickle"}, {}, {})
+    net = ServedNet(Fickle(), 255, (0, 0, 0), (1, 1, 1)).eval()
+    candidate = Candidate(trace(net, 16, (96, 128)), InputSpec(fit="native", multiple_of=16))
+    trained = TrainedNet([candidate], TorchNet(net), SCENE_CLASSES.classes, (), {"net": "fickle"})
     with pytest.raises(ExportError, match=r"agrees with PyTorch at .* 99\.9900% are needed; --min-agreement"):
-        export_bundle(trained, tmp_path / "models" / "fickle", Terms("", "MIT", "MIT"), scene(1)[0])
+        export_bundle(trained, tmp_path / "models" / "fickle", Terms("", "MIT", "MIT"), Bar(scene(1)[0]))
     assert list((tmp_path / "models").iterdir()) == []
 
 
@@ -173,7 +176,10 @@ def test_wrong_usage_exits_with_2(checkpoint: Path, classes: Path, tmp_path: Pat
     assert CliRunner().invoke(main, ["net", "enet"]).exit_code == 2
     assert CliRunner().invoke(main, ["nothing"]).exit_code == 2
     unknown = export("hourglass", checkpoint, classes, tmp_path / "models")
-    assert (unknown.exit_code, "enet, segnet, unet" in unknown.stderr) == (2, True)
+    assert (unknown.exit_code, "enet, " in unknown.stderr, "module:factory" in unknown.stderr) == (2, True, True)
+    assert CliRunner().invoke(main, ["net", "enet", "--classes", str(classes), "-o", "models/x"]).exit_code == 2
+    for option in ("--output=out", "--path=.", "--arg=a=1", "--native-stride", "--activation=sigmoid"):
+        assert export("enet", checkpoint, classes, tmp_path / "models", option).exit_code == 2
     arguments = ["--checkpoint", "/no/such/file", "--classes", str(classes), "-o", "models/x"]
     assert CliRunner().invoke(main, ["net", "enet", *arguments]).exit_code == 2
 

@@ -14,16 +14,19 @@ from numpy.typing import NDArray
 from onnx import helper
 from torch import Tensor, nn
 
-from export.convert import convert
+from export.convert import OPSET, convert, quiet
 from export.tracing import ServedNet, trace
 from training.nets import NETS, build_net
 from training.nets import enet as enet_module
 from training.nets import segnet as segnet_module
+from training.nets.bayesian_segnet import BayesianSegNet, MonteCarlo
 from training.nets.blocks import max_unpool
 from training.scenes import scene
 
 CLASSES = 12
 SIZES = [(360, 480), (361, 481), (97, 131)]
+AT_FULL_WIDTH = ("enet", "segnet", "unet")
+"""These are examined down to each pooling decision; the others are asked, at an eighth of their width or so."""
 NEAR_TIE = 1e-4
 """Two values whose difference is smaller than this share of the largest are tied for sums of float32 in any order."""
 
@@ -52,7 +55,7 @@ def with_statistics(net: nn.Module) -> nn.Module:
     return net.eval()
 
 
-@pytest.fixture(scope="module", params=sorted(NETS))
+@pytest.fixture(scope="module", params=AT_FULL_WIDTH)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     torch.manual_seed(1)
     name: str = request.param
@@ -148,3 +151,67 @@ def replay(
     answer = exported.net(torch.from_numpy(image)).numpy()
     assert left == []
     return answer, gaps
+
+
+LOWERINGS = {
+    "bayesian-segnet": "native",
+    "deconvnet": "native",
+    "erfnet": "none",
+    "fcn-16s": "none",
+    "fcn-32s": "none",
+    "fcn-8s": "none",
+    "light": "none",
+    "linknet": "none",
+    "segnet-basic": "native",
+}
+
+
+def test_every_net_is_examined() -> None:
+    assert sorted([*AT_FULL_WIDTH, *LOWERINGS]) == sorted(NETS)
+
+
+@pytest.mark.parametrize("name", sorted(LOWERINGS))
+def test_a_narrow_net_answers_as_pytorch_does_at_any_size(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    net = ServedNet(with_statistics(build_net(name, CLASSES, 8)), 255, (0, 0, 0), (1, 1, 1)).eval()
+    lowering = convert(trace(net, NETS[name].stride, example=(96, 128)), tmp_path / "model.onnx")
+    assert lowering.name == LOWERINGS[name]
+    session = ort.InferenceSession(tmp_path / "model.onnx")
+    for size in ((192, 256), (259, 205)):
+        image = pictures(2, size)
+        found = np.asarray(session.run(["logits"], {"image": image})[0])
+        with torch.inference_mode():
+            wanted = net(torch.from_numpy(image)).numpy()
+        assert found.shape == wanted.shape == (2, CLASSES, *size)
+        assert len(np.unique(wanted.argmax(axis=1))) >= 3
+        assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= 0.98
+
+
+def test_an_exported_net_still_draws_its_dropout() -> None:
+    """Had dropout been merged or taken out, samples would not vary within a run, or not from run to run."""
+    torch.manual_seed(1)
+    net = MonteCarlo(with_statistics(BayesianSegNet(CLASSES, 8)), 2)
+    image = torch.from_numpy(pictures(1, (97, 131))).permute(0, 3, 1, 2) / 255
+    with quiet():
+        program = torch.onnx.export(
+            net, (image,), input_names=["image"], opset_version=OPSET, dynamo=True, verbose=False
+        )
+    assert program is not None
+    session = ort.InferenceSession(program.model_proto.SerializeToString())
+    runs = [session.run(None, {"image": image.numpy()}) for _ in range(40)]
+    with torch.inference_mode():
+        wanted = [[answer.numpy() for answer in net(image)] for _ in range(40)]
+    graphs, torchs = (np.stack([softmax(logits) for logits, _ in answers]) for answers in (runs, wanted))
+    assert graphs.shape[1:] == (1, CLASSES, 97, 131) and runs[0][1].shape == (1, 1, 97, 131)
+    single = np.abs(graphs[:20] - graphs[20:]).mean()
+    assert single > 0.001
+    # Means of 40 runs lie nearer to each other than two runs do, by the square root of 40.
+    assert np.abs(graphs.mean(axis=0) - torchs.mean(axis=0)).mean() < 1.3 * single / np.sqrt(40)
+    uncertainty = [np.mean([answer[1] for answer in answers]) for answers in (runs, wanted)]
+    assert uncertainty[0] > 0
+    assert uncertainty[0] == pytest.approx(uncertainty[1], rel=0.3)
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -6,8 +6,15 @@ from typing import Protocol
 
 from torch import nn
 
+from training.nets.bayesian_segnet import BayesianSegNet
+from training.nets.deconvnet import DeconvNet
 from training.nets.enet import ENet
+from training.nets.erfnet import ERFNet
+from training.nets.fcn import FCN8s, FCN16s, FCN32s
+from training.nets.light import Light
+from training.nets.linknet import LinkNet
 from training.nets.segnet import SegNet
+from training.nets.segnet_basic import SegNetBasic
 from training.nets.unet import UNet
 
 
@@ -20,7 +27,20 @@ class NetClass(Protocol):
         """A net with fresh weights; `width` is the number of channels of its first stage."""
 
 
-NETS: dict[str, NetClass] = {"segnet": SegNet, "enet": ENet, "unet": UNet}
+NETS: dict[str, NetClass] = {
+    "segnet": SegNet,
+    "segnet-basic": SegNetBasic,
+    "bayesian-segnet": BayesianSegNet,
+    "deconvnet": DeconvNet,
+    "enet": ENet,
+    "erfnet": ERFNet,
+    "unet": UNet,
+    "linknet": LinkNet,
+    "fcn-32s": FCN32s,
+    "fcn-16s": FCN16s,
+    "fcn-8s": FCN8s,
+    "light": Light,
+}
 
 
 def build_net(name: str, classes: int, width: int | None = None) -> nn.Module:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+VGG_CONVOLUTIONS = (2, 2, 3, 3, 3)
+"""Convolutions per stage: the 13 convolutional layers of VGG16."""
+
+VGG_GROWTH = (1, 2, 4, 8, 8)
+"""Channels per stage of VGG16, in units of the first stage's width."""
 
 
 def max_unpool(values: Tensor, indices: Tensor, like: Tensor) -> Tensor:
@@ -25,6 +33,13 @@ def grow_to(values: Tensor, like: Tensor) -> Tensor:
     return F.pad(values, (0, width - values.shape[-1], 0, height - values.shape[-2]))
 
 
+def crop_to(values: Tensor, like: Tensor) -> Tensor:
+    """Cut `values` at the right and bottom to the height and width of `like`: what an upsampling made too much where a
+    downsampling had rounded up."""
+    height, width = like.shape[-2:]
+    return values[..., :height, :width]
+
+
 def conv_bn_relu(channels_in: int, channels_out: int) -> nn.Sequential:
     """3x3 convolution, batch norm, ReLU; the size stays."""
     return nn.Sequential(
@@ -32,6 +47,20 @@ def conv_bn_relu(channels_in: int, channels_out: int) -> nn.Sequential:
         nn.BatchNorm2d(channels_out),
         nn.ReLU(inplace=True),
     )
+
+
+def conv_stage(channels: list[int]) -> nn.Sequential:
+    """3x3 convolutions, each with batch norm and ReLU, from the first number of channels to the last."""
+    return nn.Sequential(*(conv_bn_relu(a, b) for a, b in pairwise(channels)))
+
+
+def vgg_encoder(width: int) -> nn.ModuleList:
+    """The five stages of VGG16 with batch norm, `width` channels in the first; the pools between them are not in it."""
+    stages, previous = nn.ModuleList(), 3
+    for growth, depth in zip(VGG_GROWTH, VGG_CONVOLUTIONS, strict=True):
+        stages.append(conv_stage([previous] + [width * growth] * depth))
+        previous = width * growth
+    return stages
 
 
 def check_size(image: Tensor, smallest: int) -> None:

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.nets.blocks import check_size, conv_bn_relu, max_unpool
-
-CONVOLUTIONS = (2, 2, 3, 3, 3)
-"""Convolutions per encoder stage: the 13 convolutional layers of VGG16."""
-
-GROWTH = (1, 2, 4, 8, 8)
-"""Channels per encoder stage, in units of the first stage's width."""
+from training.nets.blocks import VGG_CONVOLUTIONS, VGG_GROWTH, check_size, conv_stage, max_unpool, vgg_encoder
 
 
 class SegNet(nn.Module):
@@ -22,7 +14,7 @@ class SegNet(nn.Module):
 
     The encoder is VGG16's 13 convolutions with batch norm, five max-pools 2x2. The decoder mirrors it: each stage
     unpools with the indices of its pool and convolves the sparse map dense again; the last convolution gives the class
-    scores. 29.46 M parameters with 12 classes.
+    scores. 29.45 M parameters with 12 classes.
 
     Input: float32 (N, 3, H, W), normalised, H and W at least 32 (five halvings; any such size, odd ones too).
     Output: float32 logits (N, classes, H, W).
@@ -32,16 +24,12 @@ class SegNet(nn.Module):
 
     def __init__(self, classes: int, width: int = 64) -> None:
         super().__init__()
-        channels = [width * growth for growth in GROWTH]
-        self.encoder = nn.ModuleList()
+        channels = [width * growth for growth in VGG_GROWTH]
+        self.encoder = vgg_encoder(width)
         self.decoder = nn.ModuleList()
-        previous = 3
-        for out, depth in zip(channels, CONVOLUTIONS, strict=True):
-            self.encoder.append(_stage([previous] + [out] * depth))
-            previous = out
         for level in reversed(range(1, len(channels))):
-            self.decoder.append(_stage([channels[level]] * CONVOLUTIONS[level] + [channels[level - 1]]))
-        self.decoder.append(_stage([width] * CONVOLUTIONS[0]))
+            self.decoder.append(conv_stage([channels[level]] * VGG_CONVOLUTIONS[level] + [channels[level - 1]]))
+        self.decoder.append(conv_stage([width] * VGG_CONVOLUTIONS[0]))
         self.classifier = nn.Conv2d(width, classes, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -57,7 +45,3 @@ class SegNet(nn.Module):
             features = stage(max_unpool(features, indices, like=dense))
         logits: Tensor = self.classifier(features)
         return logits
-
-
-def _stage(channels: list[int]) -> nn.Sequential:
-    return nn.Sequential(*(conv_bn_relu(a, b) for a, b in pairwise(channels)))

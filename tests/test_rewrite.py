@@ -1,0 +1,99 @@
+"""Graphs are rewritten for the CPU provider without changing a value, and hold nothing that could be left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import onnxslim
+import pytest
+import torch
+from torch import Tensor, nn
+
+from export.convert import convert
+from export.lowering import Provider
+from export.tracing import ServedNet, trace
+from training.nets import NETS, build_net
+
+SLOPES = {
+    "below one": [0.25, 0.0, 0.9, -0.5],
+    "on both sides of one": [0.25, 1.5, 1.0, -2.0],
+    "above one": [1.5, 2.0, 3.0, 1.25],
+}
+
+
+class Bends(nn.Module):
+    """A convolution, a PReLU with these slopes (all of them used twice), and a sum of what comes out."""
+
+    def __init__(self, slopes: list[float]) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3, padding=1)
+        self.bend = nn.PReLU(len(slopes))
+        with torch.no_grad():
+            self.bend.weight.copy_(torch.tensor(slopes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bent: Tensor = self.bend(self.convolution(x))
+        back: Tensor = self.bend(-bent)
+        return bent + back
+
+
+def exported(net: nn.Module, folder: Path, provider: Provider = "cpu") -> Path:
+    path = folder / f"{provider}.onnx"
+    torch.manual_seed(0)
+    served = ServedNet(net, 255, (0.4, 0.5, 0.6), (0.3, 0.3, 0.3)).eval()
+    convert(trace(served, 4, (32, 48)), path, provider=provider)
+    return path
+
+
+def operators(path: Path) -> Counter[str]:
+    return Counter(node.op_type for node in onnx.load(path).graph.node)
+
+
+def answer(path: Path, image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> object:
+    options = ort.SessionOptions()
+    # Without fusions, so that both graphs sum in the same order and can be compared bit by bit.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(path, options).run(None, {"image": image})[0]
+
+
+@pytest.mark.parametrize("slopes", SLOPES.values(), ids=SLOPES)
+def test_prelu_with_a_slope_a_channel_becomes_rectifications_of_the_same_value(
+    slopes: list[float], tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    net = Bends(slopes)
+    rewritten, plain = exported(net, tmp_path, "cpu"), exported(net, tmp_path, "cuda")
+    assert (operators(rewritten)["PRelu"], operators(plain)["PRelu"]) == (0, 2)
+    for size in ((32, 48), (33, 47)):
+        image = np.random.default_rng(0).integers(0, 256, (2, *size, 3)).astype(np.uint8)
+        np.testing.assert_array_equal(answer(rewritten, image), answer(plain, image))
+
+
+@pytest.mark.parametrize("slopes", [[0.25], [0.3, 0.3, 0.3, 0.3]], ids=["one", "four equal ones"])
+def test_prelu_with_one_slope_becomes_a_leaky_relu(slopes: list[float], tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    net = Bends(slopes)
+    rewritten, plain = exported(net, tmp_path, "cpu"), exported(net, tmp_path, "cuda")
+    assert operators(rewritten)["LeakyRelu"] == 2
+    assert "PRelu" not in operators(rewritten)
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 48, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(answer(rewritten, image), answer(plain, image))
+
+
+@pytest.mark.parametrize("name", ["enet", "light", "segnet"])
+def test_a_graph_holds_nothing_that_an_optimizer_could_leave_out(name: str, tmp_path: Path) -> None:
+    net = build_net(name, 3, 4)
+    path = tmp_path / "net.onnx"
+    stride = NETS[name].stride
+    convert(trace(ServedNet(net.eval(), 255, (0, 0, 0), (1, 1, 1)).eval(), stride, (3 * stride, 4 * stride)), path)
+    model = onnx.load(path)
+    found = operators(path)
+    assert not {"Identity", "Dropout"} & set(found)
+    used = {name for node in model.graph.node for name in node.input}
+    assert {tensor.name for tensor in model.graph.initializer} <= used
+    slimmed = Counter(node.op_type for node in onnxslim.slim(model).graph.node)
+    assert sum(slimmed.values()) >= sum(found.values()), found - slimmed
