@@ -34,9 +34,8 @@ def choose(answer: object, wanted: str | None = None) -> Tensor:
         if name in scores:
             return _scores(name, scores[name])
     if not scores:
-        raise Refusal(
-            f"the net answers no scores, floats (N, classes, height, width), but {_list(found) or type(answer).__name__}"
-        )
+        given = _list(found) or type(answer).__name__
+        raise Refusal(f"the net answers no scores, floats (N, classes, height, width), but {given}")
     if len(scores) > 1:
         raise Refusal(f"the net answers several scores: choose with --output one of {_list(scores)}")
     return _scores(*next(iter(scores.items())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,14 @@ def _first_right(folder: Path, trained: TrainedNet, terms: Terms, bar: Bar) -> _
 
 def _proved(folder: Path, trained: TrainedNet, candidate: Candidate, terms: Terms, bar: Bar, why: str) -> _Proved:
     """The candidate's graph, compared with PyTorch."""
-    lowering = convert(candidate.program, folder / MODEL, bar.lowering, bar.provider)
+    notes = {
+        "name": folder.parent.name,
+        "classes": json.dumps([spec.name for spec in trained.classes]),
+        "palette": json.dumps([spec.color for spec in trained.classes]),
+    }
+    lowering = convert(candidate.program, folder / MODEL, bar.lowering, bar.provider, notes)
+    # Every form runs on the CPU provider too, which is where it is proved.
+    providers = tuple(dict.fromkeys((bar.provider, "cpu")))
     manifest = Manifest(
         name=folder.parent.name,
         version=int(folder.name),
@@ -106,7 +114,7 @@ def _proved(folder: Path, trained: TrainedNet, candidate: Candidate, terms: Term
         output=candidate.output,
         classes=trained.classes,
         ignore=trained.ignore,
-        variants=(Variant(id="fp32", file=MODEL, lowering=lowering.name),),
+        variants=(Variant(id="fp32", file=MODEL, lowering=lowering.name, providers=providers),),
         metrics=trained.metrics,
     )
     graph = Graph(folder / MODEL, manifest, ("cpu",))

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -84,6 +85,29 @@ def test_a_bare_state_dict_becomes_a_proved_bundle_of_any_size(checkpoint: Path,
 
     assert export("enet", checkpoint, classes, models).exit_code == 0
     assert sorted(path.name for path in (models / "streets").iterdir()) == ["1", "2"]
+
+
+def test_a_graph_for_another_provider_has_unpooling_in_a_form_that_it_can_run(
+    checkpoint: Path, classes: Path, tmp_path: Path
+) -> None:
+    result = export("enet", checkpoint, classes, tmp_path / "models", "--provider", "cuda")
+    assert result.exit_code == 0, result.stderr
+    assert (
+        "max-unpooling: indexfree: indexfree at 2 of 2 unpoolings: the CUDA provider has no MaxUnpool" in result.stdout
+    )
+    folder = tmp_path / "models" / "streets" / "1"
+    variant = open_bundle(folder, ("cpu",)).variant
+    assert (variant.lowering, variant.providers) == ("indexfree", ("cuda", "cpu"))
+    assert "MaxUnpool" not in {node.op_type for node in onnx.load(folder / "model.onnx").graph.node}
+
+
+def test_the_graph_itself_says_what_it_is(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
+    assert export("enet", checkpoint, classes, tmp_path / "models").exit_code == 0
+    model = onnx.load(tmp_path / "models" / "streets" / "1" / "model.onnx")
+    notes = {entry.key: entry.value for entry in model.metadata_props}
+    assert notes["name"] == "streets"
+    assert json.loads(notes["classes"]) == [spec.name for spec in SCENE_CLASSES.classes]
+    assert json.loads(notes["palette"]) == [spec.color for spec in SCENE_CLASSES.classes]
 
 
 def test_an_answer_of_too_few_classes_is_a_recorded_warning(classes: Path, tmp_path: Path) -> None:
