@@ -10,6 +10,7 @@ import click
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "adopt": ("export.commands.adopt", "Make a bundle of a foreign ONNX file."),
     "net": ("export.commands.net", "Export a net with trained weights."),
+    "quantize": ("export.commands.quantize", "Add a variant in int8 or float16 to a bundle."),
     "verify": ("export.commands.verify", "Compare a bundle's graph with its reference again."),
 }
 """Each command: the module that holds it, under its own name, and what it does.

@@ -14,6 +14,9 @@ from .probe import USUAL_SIZE, Probe, Size, odd_multiples, words
 from .refusal import Refusal, first_line
 from .tracing import Plan
 
+ROOMY = 256
+"""Sides from which on no feature map of a usual net, after seven halvings, has a single row."""
+
 CLOSE, MOSTLY = 1e-3, 0.99
 """A program answers as its net does when this share of its scores differ by at most that share of the largest one; an
 unpooling may put nearly tied values elsewhere."""
@@ -69,11 +72,13 @@ def _plans(probe: Probe, size: Size | None, fixed: bool, reasons: list[str]) -> 
 
 
 def _of_multiples(step: int, size: Size | None, probe: Probe) -> Iterator[Plan]:
-    plan = Plan(step, size or (4 * step * -(-48 // step), 4 * step * -(-64 // step)), probe.shortest(step))
+    plan = Plan(step, size or (4 * step * -(-64 // step), 4 * step * -(-80 // step)), probe.shortest(step))
     for batch in (True, False):
         yield replace(plan, batch=batch)
         if step > 1:
             yield replace(plan, batch=batch, derived=True)
+        # Feature maps that may have a single row are what torch stumbles at; from here on none has, in any usual net.
+        yield replace(plan, batch=batch, least=ROOMY)
 
 
 def _attempt(net: nn.Module, plan: Plan, probe: Probe) -> ExportedProgram | str:
@@ -85,7 +90,7 @@ def _attempt(net: nn.Module, plan: Plan, probe: Probe) -> ExportedProgram | str:
         return _why(error)
     sizes = [plan.example]
     if plan.multiple_of:
-        height, width = odd_multiples(plan.multiple_of)
+        height, width = odd_multiples(plan.multiple_of, max(128, plan.least))
         sizes += [(height, width), (width, height)]
     for size in dict.fromkeys(sizes):
         difference = _difference(probe, answer, size, 3 if plan.batch else 1)

@@ -114,9 +114,9 @@ class Probe:
         return side
 
 
-def odd_multiples(step: int) -> Size:
-    """A size whose sides, about 128 and 224 pixels, are odd multiples of `step`."""
-    return step * (-(-128 // step) | 1), step * (-(-224 // step) | 1)
+def odd_multiples(step: int, least: int = 128) -> Size:
+    """A size whose sides, from `least` and from seven quarters of it on, are odd multiples of `step`."""
+    return step * (-(-least // step) | 1), step * (-(-7 * least // (4 * step)) | 1)
 
 
 def words(size: Sequence[int]) -> str:

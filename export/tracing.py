@@ -69,7 +69,8 @@ class Plan:
     where it is 0, those of `example` (height, width); and any batch, or a batch of 1.
 
     `derived`: torch is told of the multiples. Some nets cannot be followed without, but such a program does not
-    outlive a file: it has to be traced again from what was read.
+    outlive a file: it has to be traced again from what was read. `least`: torch is told that no side is shorter, which
+    the graph does not need.
     """
 
     multiple_of: int
@@ -77,6 +78,7 @@ class Plan:
     smallest: int = 1
     batch: bool = True
     derived: bool = False
+    least: int = 1
 
     def export(self, net: nn.Module, depth: int = 3) -> ExportedProgram:
         """`net` (in eval mode, taking uint8 (N, H, W, depth)) as such a program.
@@ -111,7 +113,7 @@ class Plan:
             return batch, None, None
         # PyTorch treats sides of 0 and 1 as constants: at twice the smallest size every feature map has at least 2.
         unit = self.multiple_of if self.derived else 1
-        least = min(2 * self.smallest, *self.example) // unit
+        least = min(max(2 * self.smallest, self.least), *self.example) // unit
         sides = (Dim(name, min=least, max=LARGEST_SIDE // unit) for name in ("height", "width"))
         return batch, *(unit * side if self.derived else side for side in sides)
 

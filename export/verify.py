@@ -176,9 +176,9 @@ def _reference(folder: Path, manifest: Manifest, chosen: Variant, provider: str)
 
 
 def _bar(variant: Variant) -> float:
-    if variant.precision != "fp32":
-        return variant.golden_min
-    return variant.check.min_agreement if variant.check else BAR
+    if variant.check:
+        return variant.check.min_agreement
+    return BAR if variant.precision == "fp32" else variant.golden_min
 
 
 def _summary(verdict: Verdict, manifest: Manifest, variant: Variant) -> dict[str, Any]:
