@@ -189,7 +189,7 @@ def test_a_repository_with_packages_of_our_names_is_exported_whole(
     assert "weights: 'state_dict' of the checkpoint; there are also ema: see --weights-key" in result.stdout
     assert "'module.', which is left out" in result.stdout
     assert "no part of the protocol" not in result.output
-    assert (model.proved, model.manifest.input.fit, model.manifest.input.multiple_of) == (True, "native", 2)
+    assert (model.proved, model.manifest.input.fit, model.manifest.input.multiple_of) == (True, "native", 1)
     assert model.manifest.source["net"] == "models.net:build"
     assert model.manifest.source["arguments"] == {"width": 6}
     assert str(tmp_path) not in (tmp_path / "models" / "theirs" / "1" / "model.json").read_text()
