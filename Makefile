@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 DATA ?= data/camvid
 RUN ?= runs/camvid-enet
 
-.PHONY: help serve test test-environment test-container tools lint train bench bench-export clean
+.PHONY: help serve test test-environment test-container test-nets tools lint train bench bench-export clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -23,6 +23,9 @@ test-environment: $(VENV)/.dev ## Install the service alone into a fresh environ
 
 test-container: $(VENV)/.dev ## Build the image and run it, without a container engine (Linux, root, debootstrap, buildah)
 	$(BIN)/pytest tests/container
+
+test-nets: $(VENV)/.dev ## Export nets of other libraries, which it installs beside the project, and compare them
+	$(BIN)/pytest tests/nets
 
 tools: $(VENV)/.dev ## Install the training and export tools as well (PyTorch: gigabytes on some systems)
 
