@@ -44,6 +44,10 @@ COPY export export
 COPY training training
 RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir dist . \
     && tools/bin/pip --python /opt/segserve/bin/python install --no-index --no-deps dist/*.whl
+# The machine code of the compiled functions, for any processor of the kind; it is found on a read-only root.
+ENV NUMBA_CPU_NAME=generic \
+    NUMBA_CACHE_LOCATOR_CLASSES=service.compiled.BuiltIn
+RUN /opt/segserve/bin/python -m service.warm
 COPY --chmod=644 deploy/healthcheck.py /opt/segserve/
 
 FROM python
@@ -55,7 +59,9 @@ ENV PATH=/opt/segserve/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
     PYTHONUNBUFFERED=1 \
     SEGSERVE_HOST=0.0.0.0 \
     SEGSERVE_MODELS=/models \
-    ORT_DISABLE_TELEMETRY=1
+    ORT_DISABLE_TELEMETRY=1 \
+    NUMBA_CPU_NAME=generic \
+    NUMBA_CACHE_LOCATOR_CLASSES=service.compiled.BuiltIn
 # By number: an orchestrator that allows no root can tell only then that this is not root.
 USER 65532:65532
 EXPOSE 8000

@@ -1,102 +1,147 @@
-"""`python -m benchmarks`: a model in, a table out: one client over HTTP against the same work in a bare loop."""
+"""`python -m benchmarks`: nets and pictures in, one table out: bare loops, segserve, and the same file behind others.
+
+Everything is measured in rounds, each way once a round, and what is compared is the median of the rounds.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from io import BytesIO
+from itertools import groupby
 from pathlib import Path
 from statistics import median
-from time import perf_counter
-from typing import Literal
 
 import click
 import httpx
 from PIL import Image
 
-from service.bundle import Model, open_bundle
-from service.image import decode
-from service.render import Options, render_image
-from tests.server import running
+from benchmarks.bare import bare
+from benchmarks.load import Body, Load, load
+from benchmarks.nets import Subject, write
+from benchmarks.systems import SYSTEMS, Plan, running
 from training.scenes import scene
 
 SIZES = {"0.2 MP": (480, 360), "12 MP": (4000, 3000)}
-VIEWS: tuple[Literal["mask", "overlay"], ...] = ("mask", "overlay")
-MAX_PIXELS = 50_000_000
+VIEWS = ("mask", "overlay")
+CLIENTS = (1, 8)
+LOOP = "bare loop"
+READY_SECONDS = 180
+
+HEAD = "| net | file | picture | view | clients | system | requests/s | p50 ms | p99 ms | CPU s/request | MB | load |"
 
 
 @dataclass(frozen=True)
-class Row:
-    """Medians in milliseconds."""
+class Case:
+    """What is measured. `file` is `own` (as segserve exports it) or `plain` (as `torch.onnx.export` does)."""
 
-    size: str
+    net: str
+    file: str
+    clients: int
+    system: str
+    picture: str
     view: str
-    net: float
-    bare: float
-    http: float
 
 
 @click.command()
-@click.option("--bundle", default="models/camvid-enet/1", type=click.Path(exists=True, path_type=Path))
-@click.option("--rounds", default=15, show_default=True, help="Interleaved measurements of each way.")
-def main(bundle: Path, rounds: int) -> None:
-    """Print medians and ratios for one client: the net alone, the bare loop, and HTTP."""
-    model = open_bundle(bundle.absolute(), ("cpu",))
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running(bundle.absolute().parent.parent, Path(folder) / "log") as server,
-        httpx.Client(base_url=server.url, timeout=120) as client,
-    ):
-        rows = [_measure(model, client, size, view, rounds) for size in SIZES for view in VIEWS]
-    click.echo(machine())
-    click.echo(f"model {model.name} version {model.version}, one client, medians of {rounds} interleaved rounds, ms\n")
-    click.echo("| picture | view | net alone | bare loop | over HTTP | HTTP / bare |")
-    click.echo("|---|---|---|---|---|---|")
-    for row in rows:
-        ratio = row.http / row.bare
-        click.echo(f"| {row.size} | {row.view} | {row.net:.1f} | {row.bare:.1f} | {row.http:.1f} | {ratio:.2f} |")
+@click.option("--rounds", default=3, show_default=True, help="Times that everything is measured.")
+@click.option("--seconds", default=3.0, show_default=True, help="Of each measurement of the light net.")
+@click.option("--nets", default="enet,segnet", show_default=True)
+@click.option("--files", default="own,plain", show_default=True, help="Which exports of the nets are served.")
+@click.option(
+    "--systems", default=",".join([LOOP, *SYSTEMS]).replace("FastAPI, textbook", "textbook"), show_default=True
+)
+@click.option("--pictures", default=",".join(SIZES), show_default=True)
+@click.option("--folder", default="runs/bench", show_default=True, type=click.Path(path_type=Path))
+def main(rounds: int, seconds: float, nets: str, files: str, systems: str, pictures: str, folder: Path) -> None:
+    """Print the table and write it, and every measurement, into the folder."""
+    if shutil.which("wrk") is None:
+        raise click.ClickException("the load generator wrk is not installed (Debian, Ubuntu: apt install wrk)")
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [name for name in (LOOP, *SYSTEMS) if any(word in name for word in systems.split(","))]
+    photos = {size: photo(*SIZES[size]) for size in pictures.split(",")}
+    found: dict[Case, list[Load]] = {}
+    for _ in range(rounds):
+        for net in nets.split(","):
+            for file in files.split(","):
+                subject = write(folder, net, plain=file == "plain")
+                for clients in CLIENTS:
+                    for name in wanted:
+                        case = Case(net, file, clients, name, "", "")
+                        for done, measured in _measured(case, subject, photos, seconds, folder):
+                            found.setdefault(done, []).append(measured)
+                            click.echo(f"{done} {measured.rate:.1f}/s p50 {measured.p50:.1f}", err=True)
+    text = f"{machine()}\n\n{table(found)}\n"
+    (folder / "table.md").write_text(text)
+    results = [{**asdict(case), "rounds": [asdict(one) for one in loads]} for case, loads in found.items()]
+    (folder / "results.json").write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+    click.echo(text)
 
 
-def _measure(model: Model, client: httpx.Client, size: str, view: Literal["mask", "overlay"], rounds: int) -> Row:
-    photo = _photo(*SIZES[size])
-    parameters = {"output": view, "model": model.name}
-
-    def bare() -> float:
-        picture = decode(photo, MAX_PIXELS)
-        segmentation = model.segmenter(picture.rgb)
-        render_image(view, model.manifest, picture, segmentation, Options())
-        return segmentation.infer_ms
-
-    def http() -> None:
-        client.post("/segment", params=parameters, files={"image": photo}).raise_for_status()
-
-    times: list[tuple[float, float, float]] = []
-    for _ in range(rounds + 2):
-        net, bare_ms = _timed(bare)
-        _, http_ms = _timed(http)
-        times.append((net or 0.0, bare_ms, http_ms))
-    columns = [median(column) for column in zip(*times[2:], strict=True)]
-    return Row(size, view, *columns)
-
-
-def _timed(work: Callable[[], float | None]) -> tuple[float | None, float]:
-    start = perf_counter()
-    result = work()
-    return result, (perf_counter() - start) * 1e3
+def _measured(
+    case: Case, subject: Subject, photos: dict[str, bytes], seconds: float, folder: Path
+) -> Iterator[tuple[Case, Load]]:
+    """One system on one file, with every picture and view. A heavy net gets three times as long."""
+    long = seconds if case.net == "enet" else 3 * seconds
+    asked = [(picture, view) for picture in photos for view in VIEWS]
+    if case.system == LOOP:
+        for picture, view in asked:
+            done = Case(case.net, case.file, case.clients, LOOP, picture, view)
+            yield done, bare(subject, photos[picture], view, case.clients, long, folder)
+        return
+    system = SYSTEMS[case.system]
+    with running(system, subject, Plan.best(case.clients), folder) as (url, pid):
+        for picture, view in asked:
+            body = system.body(photos[picture], view)
+            address = f"{url}?output={view}" if system.peer is None else url
+            _warm_up(address, body)
+            done = Case(case.net, case.file, case.clients, case.system, picture, view)
+            yield done, load(address, body, case.clients, long, pid, folder)
 
 
-def _photo(width: int, height: int) -> bytes:
-    """A scene as a JPEG of that size."""
+def _warm_up(url: str, body: Body) -> None:
+    """Ask until the server answers, then a few times more, for every one of its processes."""
+    end = time.monotonic() + READY_SECONDS
+    headers, good = {"Content-Type": body.media_type}, 0
+    while good < 4:
+        try:
+            answer = httpx.post(url, content=body.content, headers=headers, timeout=120)
+            good += answer.status_code == 200
+        except httpx.TransportError:
+            answer = None
+        if time.monotonic() > end:
+            raise click.ClickException(f"{url} does not answer: {answer and answer.text[:300]}")
+        if not good:
+            time.sleep(0.3)
+
+
+def table(found: dict[Case, list[Load]]) -> str:
+    """Medians, what is compared next to each other."""
+    lines = [HEAD, "|" + "---|" * (HEAD.count("|") - 1)]
+    order = sorted(found, key=lambda case: (case.net, case.picture, case.view, case.clients, case.file != "own"))
+    for _, group in groupby(order, key=lambda case: (case.net, case.picture, case.view, case.clients)):
+        for case in group:
+            middle = {name: median(asdict(one)[name] for one in found[case]) for name in asdict(found[case][0])}
+            what = f"{case.net} | {case.file} | {case.picture} | {case.view} | {case.clients} | {case.system}"
+            speed = f"{middle['rate']:.1f} | {middle['p50']:.1f} | {middle['p99']:.1f} | {middle['cpu']:.3f}"
+            beside = f"{middle['memory']:.0f} | {middle['generator']:.1%}" if case.system != LOOP else " | "
+            lines.append(f"| {what} | {speed} | {beside} |")
+    return "\n".join(lines)
+
+
+def photo(width: int, height: int) -> bytes:
+    """A drawn scene as a JPEG of that size."""
     file = BytesIO()
-    Image.fromarray(scene(1, 360, 480)[0]).resize((width, height), Image.Resampling.BICUBIC).save(
-        file, "JPEG", quality=90
-    )
+    drawn = Image.fromarray(scene(1, 360, 480)[0]).resize((width, height), Image.Resampling.BICUBIC)
+    drawn.save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
@@ -104,7 +149,7 @@ def machine() -> str:
     """The processor, its cores, and the versions that matter."""
     lines = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout.splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("Model name")), platform.processor())
-    packages = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "pillow", "uvicorn", "fastapi"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "numba", "pillow", "uvicorn", "fastapi"))
     return f"{cpu}, {len(os.sched_getaffinity(0))} cores, Python {sys.version.split()[0]}, {packages}"
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from export.errors import ExportError
 from export.wire import Message, receive, send
-from service.graph import Answer, Stop, Tensor
+from service.graph import Answer, Tensor
+from service.turn import Stop
 
 CHILD = Path(__file__).with_name("child.py")
 GRACE = 5

@@ -11,8 +11,9 @@ from torch import nn
 
 from export.compare import PLAIN, Proof
 from export.pair import Pair
-from service.graph import Answer, Graph, Net, Stop, Tensor
+from service.graph import Answer, Graph, Net, Tensor
 from service.manifest import InputSpec, OutputSpec
+from service.turn import Stop
 
 
 class TorchNet:

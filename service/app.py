@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.responses import RedirectResponse
 
 from service import problems
+from service.cores import usable_cores
 from service.gate import Gate
 from service.middleware import RequestContext
 from service.repository import Repository
@@ -23,11 +24,12 @@ DESCRIPTION = "Semantic segmentation as a service: POST a picture, get a class m
 
 def create_app(settings: Settings) -> FastAPI:
     """An application with its own models and threads; it starts to load the models when the server starts it."""
-    repository = Repository(settings)
+    cores = settings.threads or max(1, usable_cores() // settings.workers)
+    repository = Repository(settings, cores)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        gate = Gate(settings.threads)
+        gate = Gate(cores)
         app.state.gate = gate
         loading = asyncio.create_task(asyncio.to_thread(repository.load))
         try:

@@ -7,17 +7,21 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import BundleError
+from service.geometry import place
 from service.graph import Graph
 from service.manifest import GOLDEN, Manifest, Variant, read_manifest
-from service.segmenter import Segmenter
+from service.segmenter import Segmenter, prepare
+from service.sharing import Sharing, joined
 
 logger = logging.getLogger(__name__)
+
+ONE_THREAD = Sharing()
+"""For who asks from one thread, with onnxruntime's own choice of threads."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,11 @@ class Golden:
 
     picture: NDArray[np.uint8]
     masks: dict[str, NDArray[np.uint8]]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the picture."""
+        return self.picture.shape[0], self.picture.shape[1]
 
     def save(self, path: Path) -> None:
         """Write `golden.npz`: the picture as `picture`, each mask as `mask.<variant id>`."""
@@ -47,14 +56,24 @@ class Golden:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """What came of trying a variant: the milliseconds that its net takes for the golden picture (None without one), or
+    why it is refused."""
+
+    id: str
+    ms: float | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
 class Model:
-    """One version of a model, opened and right."""
+    """One version of a model, opened and right; `trials` are those of all its variants that were tried."""
 
     manifest: Manifest
     variant: Variant
     segmenter: Segmenter
     proved: bool
-    golden_ms: float | None
+    trials: tuple[Trial, ...]
 
     @property
     def name(self) -> str:
@@ -67,10 +86,11 @@ class Model:
         return self.manifest.version
 
 
-def open_bundle(folder: Path, providers: Sequence[str], variant: str = "auto", threads: int = 0) -> Model:
+def open_bundle(folder: Path, providers: Sequence[str], variant: str = "auto", sharing: Sharing = ONE_THREAD) -> Model:
     """Open the bundle in `folder`: of the variants listed for a provider in use, the fastest that proves right.
 
-    `variant` names the only one to try, or is "auto". Raises BundleError, naming the folder and every reason.
+    `variant` names the only one to try, or is "auto". A net on the CPU is opened for all cores of `sharing` and for
+    one, for when it is alone and when it is not. Raises BundleError, naming the folder and every reason.
     """
     manifest = read_manifest(folder)
     if (folder.parent.name, folder.name) != (manifest.name, str(manifest.version)):
@@ -80,16 +100,23 @@ def open_bundle(folder: Path, providers: Sequence[str], variant: str = "auto", t
         )
     listed = GOLDEN in manifest.sha256 or (folder / GOLDEN).exists()
     golden = Golden.load(_checked_file(folder, GOLDEN, manifest)) if listed else None
-    usable, reasons = [], []
+    usable: list[tuple[Variant, Segmenter]] = []
+    trials: list[Trial] = []
     for candidate in _candidates(folder, manifest, providers, variant):
         try:
-            usable.append(_open_variant(folder, manifest, candidate, golden, providers, threads))
+            segmenter, milliseconds = _open_variant(folder, manifest, candidate, golden, providers, sharing)
         except Exception as error:  # whatever a foreign file may do, it does it to itself alone
-            reasons.append(reason_for(folder / candidate.file, error))
-            logger.warning("variant refused: %s", reasons[-1])
+            trials.append(Trial(candidate.id, refused=reason_for(folder / candidate.file, error)))
+            logger.warning("variant refused: %s", trials[-1].refused)
+        else:
+            usable.append((candidate, segmenter))
+            trials.append(Trial(candidate.id, milliseconds))
     if not usable:
-        raise BundleError("; ".join(reasons))
-    return min(usable, key=lambda model: model.golden_ms or 0.0)
+        raise BundleError("; ".join(str(trial.refused) for trial in trials))
+    times = [trial.ms or 0.0 for trial in trials if trial.refused is None]
+    chosen, segmenter = usable[times.index(min(times))]
+    proved = golden is not None and chosen.check is not None and chosen.file in manifest.sha256
+    return Model(manifest, chosen, segmenter, proved, tuple(trials))
 
 
 def reason_for(path: Path, error: Exception) -> str:
@@ -108,13 +135,25 @@ def _candidates(folder: Path, manifest: Manifest, providers: Sequence[str], vari
 
 
 def _open_variant(
-    folder: Path, manifest: Manifest, variant: Variant, golden: Golden | None, providers: Sequence[str], threads: int
-) -> Model:
+    folder: Path,
+    manifest: Manifest,
+    variant: Variant,
+    golden: Golden | None,
+    providers: Sequence[str],
+    sharing: Sharing,
+) -> tuple[Segmenter, float | None]:
     path = _checked_file(folder, variant.file, manifest)
-    segmenter = Segmenter(manifest, Graph(path, manifest, providers, threads))
-    milliseconds = None if golden is None else _prove(path, segmenter, variant, golden)
-    proved = golden is not None and variant.check is not None and variant.file in manifest.sha256
-    return Model(manifest, variant, segmenter, proved, milliseconds)
+    graph = Graph(path, manifest, providers, sharing.cores)
+    narrow = Graph(path, manifest, providers, 1) if sharing.cores > 1 and tuple(providers) == ("cpu",) else None
+    segmenter = Segmenter(manifest, graph, narrow)
+    if golden is None:
+        return segmenter, None
+    for one in (segmenter, *([Segmenter(manifest, narrow)] if narrow else [])):
+        _prove(path, one, variant, golden)
+    milliseconds = _time(segmenter, golden)
+    placement = place(manifest.input, *golden.size)[0]
+    together = joined(graph, narrow, prepare(golden.picture, placement, manifest.input), sharing)
+    return Segmenter(manifest, together) if together else segmenter, milliseconds
 
 
 def _checked_file(folder: Path, name: str, manifest: Manifest) -> Path:
@@ -135,8 +174,8 @@ def _checked_file(folder: Path, name: str, manifest: Manifest) -> Path:
     return path
 
 
-def _prove(path: Path, segmenter: Segmenter, variant: Variant, golden: Golden) -> float:
-    """Compare the answer to the golden picture with the stored one; returns the milliseconds that a run takes."""
+def _prove(path: Path, segmenter: Segmenter, variant: Variant, golden: Golden) -> None:
+    """Compare the answer to the golden picture with the stored one."""
     if variant.id not in golden.masks:
         raise BundleError(f"{path}: {GOLDEN} holds no mask for the variant {variant.id}")
     wanted = golden.masks[variant.id]
@@ -151,9 +190,8 @@ def _prove(path: Path, segmenter: Segmenter, variant: Variant, golden: Golden) -
         raise BundleError(
             f"{path}: agrees with the golden mask at {agreement:.4%} of the pixels, {variant.golden_min:.4%} are needed"
         )
-    times = []
-    for _ in range(3):
-        start = perf_counter()
-        segmenter(golden.picture)
-        times.append((perf_counter() - start) * 1e3)
-    return sorted(times)[1]
+
+
+def _time(segmenter: Segmenter, golden: Golden) -> float:
+    """The milliseconds that the net takes for the golden picture, the least of a few."""
+    return min(segmenter(golden.picture, confidence=False).infer_ms for _ in range(3))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
 from typing import Generic, TypeVar
 
+from service.cores import CorePool
 from service.errors import DeadlineExceeded, Overloaded
-from service.graph import Stop
+from service.turn import Turn
 
 T = TypeVar("T")
 
@@ -41,51 +41,54 @@ class Deadline:
 class _Job(Generic[T]):
     """Work on its way through a thread; `drop` lets go of what it holds, wherever it is by then."""
 
-    def __init__(self, work: Callable[[Stop], T]) -> None:
-        self.stop = Stop()
+    def __init__(self, work: Callable[[Turn], T], pool: CorePool) -> None:
         self.seconds: float | None = None
-        self._work: Callable[[Stop], T] | None = work
+        self._turn = Turn(pool=pool)
+        self._work: Callable[[Turn], T] | None = work
 
     def __call__(self) -> T:
         """Do the work, in a thread, and measure it."""
-        work, start = self._work, monotonic()
-        if work is None:
+        work, pool = self._work, self._turn.pool
+        if work is None or pool is None:
             raise DeadlineExceeded("the work was given up before it began")
-        try:
-            result = work(self.stop)
-        except DeadlineExceeded:
-            self.seconds = monotonic() - start  # at least
-            raise
-        self.seconds = monotonic() - start
-        return result
+        with pool.inside():
+            start = monotonic()
+            try:
+                result = work(self._turn)
+            except DeadlineExceeded:
+                self.seconds = monotonic() - start  # at least
+                raise
+            self.seconds = monotonic() - start
+            return result
 
     def drop(self) -> None:
         """Nobody waits any more: end the work, and free its picture even while the executor still lists the job."""
-        self.stop.set()
+        self._turn.stop.set()
         self._work = None
 
 
 class Gate:
-    """Runs blocking work in its own threads, as many at once as there are; lives in one event loop.
+    """Runs blocking work in its own threads, one a core, which share the cores; lives in one event loop.
 
     The running mean of how long work took gives the wait that a newcomer would have; one that could not be answered
     before its deadline is turned away at once.
     """
 
-    def __init__(self, threads: int = 0) -> None:
-        self.threads = threads or _cores()
-        self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="segment")
+    def __init__(self, cores: int) -> None:
+        self.threads = cores
+        self._pool = CorePool(cores)
+        self._executor = ThreadPoolExecutor(cores, thread_name_prefix="segment")
         self._inside = 0
         self._mean_seconds = 0.0
 
-    async def run(self, work: Callable[[Stop], T], deadline: Deadline) -> T:
-        """The result of `work`, which ends early where its `Stop` is set.
+    async def run(self, work: Callable[[Turn], T], deadline: Deadline) -> T:
+        """The result of `work`, which ends early where its turn's stop is set.
 
         Raises Overloaded where the estimated wait exceeds the deadline, DeadlineExceeded where it passed; a caller that
         is cancelled takes its work with it.
         """
         self._admit(deadline)
-        job = _Job(work)
+        job = _Job(work, self._pool)
         del work  # only the job holds it now: this frame may outlive the wait, in the traceback of its own end
         future = self._executor.submit(job)
         self._inside += 1
@@ -105,6 +108,7 @@ class Gate:
     def close(self) -> None:
         """Take no more work and wait for what is running."""
         self._executor.shutdown(cancel_futures=True)
+        self._pool.close()
 
     def _admit(self, deadline: Deadline) -> None:
         wait = self._mean_seconds * self._inside / self.threads
@@ -121,11 +125,6 @@ class Gate:
         if seconds is not None:
             share = SMOOTHING if self._mean_seconds else 1.0
             self._mean_seconds += share * (seconds - self._mean_seconds)
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[[T], None], value: T) -> None:

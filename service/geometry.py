@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -79,6 +79,20 @@ class Placement:
 
     y: Axis
     x: Axis
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the run sees the whole picture, on the whole canvas."""
+        return all(
+            axis.source == axis.target and axis.source.start == 0 and axis.content == Span(0, axis.canvas)
+            for axis in (self.y, self.x)
+        )
+
+    @property
+    def of_thumbnail(self) -> Placement:
+        """The same run over a picture that has been scaled to what the canvas takes of it."""
+        y, x = (replace(axis, source=Span(0, axis.content.length)) for axis in (self.y, self.x))
+        return Placement(y, x)
 
 
 def place(spec: InputSpec, height: int, width: int) -> tuple[Placement, ...]:

@@ -15,6 +15,7 @@ from service.errors import BundleError, DeadlineExceeded
 from service.manifest import InputSpec, Manifest
 from service.onnxfile import has_external_data
 from service.settings import PROVIDERS
+from service.turn import Stop
 
 DTYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
@@ -27,28 +28,6 @@ class Answer:
 
     scores: NDArray[np.float32] | None
     labels: NDArray[np.uint8] | None = None
-
-
-class Stop:
-    """A request's deadline as a running net sees it: `set` ends the run."""
-
-    def __init__(self) -> None:
-        self.options = ort.RunOptions()
-        self.options.log_severity_level = 4
-
-    def set(self) -> None:
-        """End the run that uses this stop, and any that begins with it."""
-        self.options.terminate = True
-
-    def check(self) -> None:
-        """Raise DeadlineExceeded where `set` was called."""
-        if self.is_set:
-            raise DeadlineExceeded("the deadline passed during the work")
-
-    @property
-    def is_set(self) -> bool:
-        """Whether `set` was called."""
-        return bool(self.options.terminate)
 
 
 class Net(Protocol):

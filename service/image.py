@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -35,33 +35,55 @@ UPRIGHT = {
 }
 """What turns a picture of that EXIF orientation upright."""
 
+SPARE = 2
+"""How many times as large as a thumbnail a JPEG is decoded at least, before the thumbnail is made of it."""
+
 # Pillow's own limit warns or raises at fixed sizes; ours comes from the settings and is checked before decoding.
 Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True)
+class Thumbnail:
+    """All that is needed of a picture: a copy of `height` x `width` pixels, upright, scaled by that filter."""
+
+    height: int
+    width: int
+    resample: Image.Resampling
+
+
+@dataclass(frozen=True)
 class Picture:
-    """A decoded picture: `rgb` uint8 (H, W, 3), and the format that it came in, by Pillow's name."""
+    """A decoded picture: `rgb` uint8 (h, w, 3), the format that it came in, by Pillow's name, and its own `height` and
+    `width` in pixels, upright: those of `rgb`, unless that is a thumbnail."""
 
     rgb: NDArray[np.uint8]
     format: str
+    height: int
+    width: int
 
     @property
-    def height(self) -> int:
-        """In pixels, upright."""
-        return int(self.rgb.shape[0])
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
 
     @property
-    def width(self) -> int:
-        """In pixels, upright."""
-        return int(self.rgb.shape[1])
+    def is_thumbnail(self) -> bool:
+        """Whether `rgb` is smaller than the picture."""
+        return self.rgb.shape[:2] != self.size
 
 
-def decode(data: bytes, max_pixels: int, formats: Collection[str] = FORMATS) -> Picture:
+def decode(
+    data: bytes,
+    max_pixels: int,
+    formats: Collection[str] = FORMATS,
+    needed: Callable[[int, int], Thumbnail | None] | None = None,
+) -> Picture:
     """The picture in `data`.
 
     Turned by its EXIF orientation, transparency laid on white, the first frame of several; 16-bit values are scaled to
-    8 bits. The size is checked against `max_pixels` from the header, before anything is decoded.
+    8 bits. The size is checked against `max_pixels` from the header, before anything is decoded. Where `needed` says of
+    its height and width that a thumbnail will do, and the format can be decoded at a fraction of its size (JPEG), only
+    that is decoded.
     Raises PictureMissing, PictureFormatError, PictureTooLarge or PictureCorrupt.
     """
     if not data:
@@ -77,15 +99,40 @@ def decode(data: bytes, max_pixels: int, formats: Collection[str] = FORMATS) -> 
         )
     # Decoders raise whatever they like on hostile files: ValueError, SyntaxError, struct.error, ... All mean the same.
     try:
-        # Loading first: some formats carry their EXIF data behind the pixels, and Pillow turns TIFFs itself.
-        image.load()
-        upright = UPRIGHT.get(_orientation(image))
-        rgb = _to_rgb(image)
+        return _thumbnail(image, needed) or _whole(image)
     except Exception as error:
         raise PictureCorrupt(f"the {image.format} picture is corrupt or truncated: {error}") from error
+
+
+def _whole(image: Image.Image) -> Picture:
+    # Loading first: some formats carry their EXIF data behind the pixels, and Pillow turns TIFFs itself.
+    image.load()
+    upright = UPRIGHT.get(_orientation(image))
+    rgb = _to_rgb(image)
     if upright is not None:
         rgb = rgb.transpose(upright)
-    return Picture(np.asarray(rgb), "JPEG" if image.format == "MPO" else image.format or "")
+    return Picture(np.asarray(rgb), "JPEG" if image.format == "MPO" else image.format or "", rgb.height, rgb.width)
+
+
+def _thumbnail(image: Image.Image, needed: Callable[[int, int], Thumbnail | None] | None) -> Picture | None:
+    """The picture as its thumbnail; None where it has none, or decoding would be no faster."""
+    if needed is None or image.format != "JPEG":
+        return None
+    orientation = _orientation(image)
+    turned = orientation >= 5
+    height, width = (image.width, image.height) if turned else (image.height, image.width)
+    wanted = needed(height, width)
+    if wanted is None:
+        return None
+    size = (wanted.height, wanted.width) if turned else (wanted.width, wanted.height)
+    full = image.size
+    draft = image.draft(None, (size[0] * SPARE, size[1] * SPARE))
+    if draft is None or image.size == full:
+        return None
+    # The last column and row of a reduced JPEG may lie partly beyond the picture; the box leaves that out.
+    small = _to_rgb(image).resize(size, wanted.resample, box=draft[1])
+    upright = UPRIGHT.get(orientation)
+    return Picture(np.asarray(small.transpose(upright) if upright is not None else small), "JPEG", height, width)
 
 
 def _open(data: bytes, formats: Collection[str]) -> Image.Image:

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.blend import blend
 from service.errors import ParameterError
 from service.image import Picture
 from service.manifest import Manifest
 from service.segmenter import Segmentation
+from service.turn import Turn
 
 View = Literal["json", "mask", "color", "overlay"]
 
@@ -57,8 +59,8 @@ def summary(
 ) -> dict[str, Any]:
     """What the `json` view says of a segmentation: model, size, and the classes present, largest first."""
     height, width = segmentation.mask.shape
-    counts = Image.fromarray(segmentation.mask).histogram()
-    present = [index for index in np.flatnonzero(counts).tolist() if classes is None or index in classes]
+    counts, boxes = segmentation.tally.pixels.tolist(), segmentation.tally.boxes.tolist()
+    present = [spec.id for spec in manifest.classes if counts[spec.id] and (classes is None or spec.id in classes)]
     return {
         "model": {"name": manifest.name, "version": manifest.version, "variant": variant},
         "image": {"width": width, "height": height},
@@ -69,7 +71,7 @@ def summary(
                 "color": manifest.classes[index].color,
                 "pixels": counts[index],
                 "fraction": counts[index] / (width * height),
-                "bbox": _bounding_box(segmentation.mask, index),
+                "bbox": boxes[index],
                 "confidence": segmentation.class_confidence(index),
             }
             for index in sorted(present, key=lambda index: -counts[index])
@@ -83,26 +85,30 @@ def render_image(
     picture: Picture,
     segmentation: Segmentation,
     options: Options,
+    turn: Turn | None = None,
 ) -> Body:
-    """The picture views. Raises ParameterError where the picture's sides exceed what the format can hold."""
+    """The picture views; an overlay is one of all the picture's pixels.
+
+    Raises ParameterError where the picture's sides exceed what the format can hold.
+    """
+    if view == "overlay":
+        wanted: ImageFormat = options.format or ("jpeg" if picture.format == "JPEG" else "png")
+        _check_sides(picture, wanted)
+        return _encode(Image.fromarray(_overlay(picture, segmentation, manifest, options, turn or Turn())), wanted)
     mask = Image.fromarray(segmentation.mask)
-    if view == "mask":
-        return _encode(mask, "png")
-    if view == "color":
-        return _encode(_with_palette(mask, manifest), "png")
-    wanted: ImageFormat = options.format or ("jpeg" if picture.format == "JPEG" else "png")
-    return _encode(_overlay(picture, mask, manifest, options), wanted)
+    return _encode(_with_palette(mask, manifest) if view == "color" else mask, "png")
 
 
-def _overlay(picture: Picture, mask: Image.Image, manifest: Manifest, options: Options) -> Image.Image:
-    """The picture blended with the palette where a class is drawn and asked for."""
-    photo = Image.fromarray(picture.rgb)
-    blended = Image.blend(photo, _with_palette(mask, manifest).convert("RGB"), options.alpha)
+def _overlay(
+    picture: Picture, segmentation: Segmentation, manifest: Manifest, options: Options, turn: Turn
+) -> NDArray[np.uint8]:
+    """The picture blended with the palette where a class is drawn and asked for, uint8 (H, W, 3)."""
     tinted = [spec.draw and (options.classes is None or spec.id in options.classes) for spec in manifest.classes]
-    if all(tinted):
-        return blended
-    where = mask.point([255 * tint for tint in tinted] + [0] * (256 - len(tinted)))
-    return Image.composite(blended, photo, where)
+    blended = np.empty_like(picture.rgb)
+    with turn.spread() as cores:
+        tints = np.array(manifest.palette, np.float64), np.array(tinted) * options.alpha
+        blend(picture.rgb, segmentation.mask, *tints, blended, cores)
+    return blended
 
 
 def _with_palette(mask: Image.Image, manifest: Manifest) -> Image.Image:
@@ -114,19 +120,15 @@ def _with_palette(mask: Image.Image, manifest: Manifest) -> Image.Image:
     return image
 
 
-def _bounding_box(mask: NDArray[np.uint8], class_id: int) -> list[int]:
-    """x0, y0, x1, y1 of a class that is present; x1 and y1 exclusive."""
-    where = mask == class_id
-    rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
-    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+def _check_sides(picture: Picture, wanted: ImageFormat) -> None:
+    limit = SIDE_LIMITS.get(wanted)
+    if limit is not None and max(picture.size) > limit:
+        raise ParameterError(
+            f"the picture is {picture.width}x{picture.height}, but {wanted} holds sides up to {limit}: use format=png"
+        )
 
 
 def _encode(image: Image.Image, wanted: ImageFormat) -> Body:
-    limit = SIDE_LIMITS.get(wanted)
-    if limit is not None and max(image.size) > limit:
-        raise ParameterError(
-            f"the picture is {image.width}x{image.height}, but {wanted} holds sides up to {limit}: use format=png"
-        )
     buffer = BytesIO()
     if wanted == "png":
         image.save(buffer, "PNG", compress_level=FAST_PNG)

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from service.batching import BatchLimits
 from service.bundle import Model, open_bundle, reason_for
 from service.errors import ModelNotReady, ModelRequired, UnknownModel
 from service.manifest import NAME
 from service.policy import Policy, PolicyFile
 from service.settings import Settings
+from service.sharing import Sharing
+from service.warm import warm
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +51,10 @@ class Catalog:
 class Repository:
     """The models of one folder; `load` opens them, from then on they answer."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, cores: int = 1) -> None:
+        """`cores`: how many the nets are opened for."""
         self._settings = settings
+        self._sharing = Sharing(cores, BatchLimits(settings.batch, settings.batch_ms))
         self._policy = PolicyFile(settings.models)
         self._catalog = Catalog()
 
@@ -65,19 +70,22 @@ class Repository:
 
     def load(self) -> None:
         """Open every bundle of the folder; takes seconds. A bundle that cannot be opened is refused, not fatal."""
+        warm()
         models: dict[str, dict[int, Model]] = {}
         refused = []
         for name, version, path in _bundles(self.folder):
             try:
-                model = open_bundle(path, self._settings.providers, self._settings.variant)
+                model = open_bundle(path, self._settings.providers, self._settings.variant, self._sharing)
             except Exception as error:  # one bad bundle must not keep the others from being served
                 reason = reason_for(path, error)
                 logger.error("%s version %d refused: %s", name, version, reason)
                 refused.append(Refusal(name, version, reason))
                 continue
             models.setdefault(name, {})[version] = model
+            tried = ", ".join(f"{trial.id} {trial.ms:.1f} ms" for trial in model.trials if trial.ms is not None)
             logger.info(
-                "%s version %d is ready (%s); licence: %s", name, version, model.variant.id, model.manifest.license
+                "%s version %d is ready (%s; measured: %s); licence: %s",
+                *(name, version, model.variant.id, tried or "nothing", model.manifest.license),
             )
         frozen = {name: MappingProxyType(versions) for name, versions in models.items()}
         self._catalog = Catalog(MappingProxyType(frozen), tuple(refused), loaded=True)

@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.cores import Cores
 from service.errors import BundleError
 from service.geometry import Placement, place
-from service.graph import Answer, Net, Stop, Tensor
+from service.graph import Answer, Net, Tensor
+from service.image import Thumbnail
 from service.manifest import InputSpec, Manifest, OutputSpec
-from service.upsample import class_mask, nearest
+from service.turn import Stop, Turn
+from service.upsample import Tally, fill, fill_labels, nearest, winners_of
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -31,12 +34,14 @@ EXTREME = 1e30
 class Segmentation:
     """What a net sees in a picture.
 
-    `mask`: class ids, uint8, (H, W), the picture's size. `coarse`: the same at the net's resolution (h, w), before
-    anything was interpolated. `confidence`: 255 x the highest probability at the net's resolution, uint8, (h, w);
-    None where the net gives no scores. `infer_ms` and `upsample_ms`: what the net and the rest took.
+    `mask`: class ids, uint8, (H, W), the picture's size; `tally`: how much of it each takes. `coarse`: class ids at the
+    net's resolution (h, w), before anything was interpolated. `confidence`: 255 x the highest probability at the net's
+    resolution, uint8, (h, w); None where the net gives no scores, or where it was not asked for. `infer_ms` and
+    `upsample_ms`: what the net and the rest took.
     """
 
     mask: NDArray[np.uint8]
+    tally: Tally
     coarse: NDArray[np.uint8]
     confidence: NDArray[np.uint8] | None
     infer_ms: float
@@ -51,34 +56,70 @@ class Segmentation:
 
 
 class Segmenter:
-    """A net and the manifest that says how to feed it and how to read it; may be called by several threads at once."""
+    """A net and the manifest that says how to feed it and how to read it; may be called by several threads at once.
 
-    def __init__(self, manifest: Manifest, net: Net) -> None:
+    `narrow`, if given, is the same net on one core, for when others work beside it.
+    """
+
+    def __init__(self, manifest: Manifest, net: Net, narrow: Net | None = None) -> None:
         self.manifest = manifest
         self._net = net
+        self._narrow = narrow
 
-    def __call__(self, rgb: NDArray[np.uint8], stop: Stop | None = None) -> Segmentation:
-        """Segment a picture, uint8 (H, W, 3).
+    def thumbnail(self, height: int, width: int) -> Thumbnail | None:
+        """All that the net needs of a picture of that size, where that is less than the picture.
 
-        Raises BundleError where the net's answer is not what the manifest says, DeadlineExceeded after `stop.set()`.
+        None where it sees the picture's own pixels, or samples them without a filter.
         """
-        size = rgb.shape[0], rgb.shape[1]
+        spec = self.manifest.input
+        y, x = (run := place(spec, height, width)[0]).y, run.x
+        whole = (y.source.length, x.source.length) == (height, width)
+        smaller = y.content.length < height and x.content.length < width
+        if spec.fit == "tile" or not whole or not smaller or not spec.antialias or spec.resample == "nearest":
+            return None
+        return Thumbnail(y.content.length, x.content.length, RESAMPLING[spec.resample])
+
+    def __call__(
+        self,
+        rgb: NDArray[np.uint8],
+        turn: Turn | None = None,
+        size: tuple[int, int] | None = None,
+        confidence: bool = True,
+    ) -> Segmentation:
+        """Segment a picture, uint8 (H, W, 3), or the thumbnail of one whose `size` is (H, W).
+
+        Raises BundleError where the net's answer is not what the manifest says, DeadlineExceeded once the turn's
+        stop is set.
+        """
+        turn = turn or Turn()
+        size = size or (rgb.shape[0], rgb.shape[1])
         mask = np.empty(size, np.uint8)
         coarse: _Coarse | None = None
-        infer = 0.0
+        infer, counts = 0.0, []
         start = perf_counter()
         for placement in place(self.manifest.input, *size):
-            before = perf_counter()
-            answer = self._net(prepare(rgb, placement, self.manifest.input), stop)
-            infer += perf_counter() - before
-            reading = _Reading.of(answer, self.manifest)
-            target = placement.y.target.slice, placement.x.target.slice
-            mask[target] = reading.mask(placement, size, self.manifest.output.align_corners, stop)
+            tensor = prepare(rgb, placement if size == rgb.shape[:2] else placement.of_thumbnail, self.manifest.input)
+            # A net of one kind runs wherever it is asked: it may be waiting for others to join it.
+            answer, seconds = (None, 0.0) if self._narrow else _timed(self._net, tensor, turn.stop)
+            with turn.spread() as cores:
+                if self._narrow:
+                    answer, seconds = _timed(self._narrow if cores.shared else self._net, tensor, turn.stop)
+                assert answer is not None
+                infer += seconds
+                reading = _Reading.of(answer, self.manifest, confidence, cores)
+                counts.append(reading.fill(mask, placement, self.manifest.output.align_corners, cores))
             coarse = coarse or _Coarse.sized_for(placement, reading, size)
             coarse.fill(placement, reading, size)
         assert coarse is not None
         rest = perf_counter() - start - infer
-        return Segmentation(mask, coarse.winners, coarse.confidence, infer * 1e3, rest * 1e3)
+        tally = Tally.of(np.concatenate(counts))
+        return Segmentation(mask, tally, coarse.winners, coarse.confidence, infer * 1e3, rest * 1e3)
+
+
+def _timed(net: Net, tensor: Tensor, stop: Stop) -> tuple[Answer, float]:
+    """The net's answer, and the seconds that it took."""
+    start = perf_counter()
+    return net(tensor, stop), perf_counter() - start
 
 
 def prepare(rgb: NDArray[np.uint8], placement: Placement, spec: InputSpec) -> Tensor:
@@ -128,13 +169,13 @@ class _Reading:
     labels: NDArray[np.uint8] | None = None
 
     @classmethod
-    def of(cls, answer: Answer, manifest: Manifest) -> _Reading:
+    def of(cls, answer: Answer, manifest: Manifest, confidence: bool, cores: Cores) -> _Reading:
         """Raises BundleError where the number of classes is not the manifest's."""
         if answer.scores is None:
             assert answer.labels is not None
             return cls(answer.labels)
         given = answer.scores
-        if not np.isfinite(given).all():
+        if not np.isfinite(given.sum()):
             # These cannot be interpolated: infinite scores become the highest or lowest that can, NaN the lowest.
             given = np.nan_to_num(given, nan=-EXTREME, posinf=EXTREME, neginf=-EXTREME)
         channels, classes = given.shape[0], len(manifest.classes)
@@ -146,29 +187,34 @@ class _Reading:
         scores = given
         if channels < classes:
             scores = np.concatenate([np.full_like(given, _threshold(manifest.output)), given])
-        winners = scores.argmax(axis=0).astype(np.uint8)
-        return cls(winners, scores, _probability(given, manifest.output), answer.labels)
+        probability = _probability(given, manifest.output) if confidence else None
+        return cls(winners_of(scores, cores), scores, probability, answer.labels)
 
-    def mask(
-        self, placement: Placement, size: tuple[int, int], align_corners: bool, stop: Stop | None
-    ) -> NDArray[np.uint8]:
-        """The class ids of the run's target, part of a picture of `size` (height, width)."""
+    def fill(
+        self, mask: NDArray[np.uint8], placement: Placement, align_corners: bool, cores: Cores
+    ) -> NDArray[np.int64]:
+        """Write the class ids of the run's target into the whole picture's mask; returns parts of its tally."""
+        size = mask.shape[0], mask.shape[1]
+        y, x = placement.y.target, placement.x.target
+        origin = y.start, x.start
         if self.labels is not None and self.labels.shape == size:
-            return self.labels[placement.y.target.slice, placement.x.target.slice]
+            return fill_labels(mask, origin, self.labels[y.slice, x.slice])
         rows, columns = self._positions(placement, size, size, align_corners)
         if self.scores is None:
-            return nearest(self.winners, rows, columns)
-        return class_mask(self.scores, self.winners, rows, columns, stop)
+            return fill_labels(mask, origin, nearest(self.winners, rows, columns))
+        return fill(mask, origin, self.scores, self.winners, rows, columns, cores)
 
     def coarse(
         self, placement: Placement, size: tuple[int, int], cells: tuple[int, int]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """The winners and the confidence (0 to 255) in the run's share of `cells` over a picture of `size`."""
+        if cells == self.winners.shape and placement.is_whole:
+            return self.winners, None if self.probability is None else _levels(self.probability)
         rows, columns = self._positions(placement, size, cells, align_corners=False)
         winners = nearest(self.winners, rows, columns)
         if self.probability is None:
             return winners, None
-        return winners, nearest(np.rint(self.probability * 255).astype(np.uint8), rows, columns)
+        return winners, nearest(_levels(self.probability), rows, columns)
 
     def _positions(
         self, placement: Placement, size: tuple[int, int], cells: tuple[int, int], align_corners: bool
@@ -200,6 +246,10 @@ def _probability(scores: NDArray[np.float32], output: OutputSpec) -> NDArray[np.
     if scores.shape[0] == 1:
         best = np.maximum(best, 1 - best)
     return best.clip(0, 1)
+
+
+def _levels(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.rint(probability * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from service.bundle import Golden
-from service.graph import Answer, Graph, Stop, Tensor
+from service.graph import Answer, Graph, Tensor
 from service.manifest import GOLDEN, MANIFEST, Check, ClassSpec, Color, InputSpec, Manifest, OutputSpec, Variant
 from service.segmenter import Segmenter
+from service.turn import Stop
 
 RED: Color = (255, 0, 0)
 GREEN: Color = (0, 255, 0)

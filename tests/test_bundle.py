@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from service.bundle import Golden, open_bundle
 from service.errors import BundleError
 from service.manifest import GOLDEN, InputSpec, OutputSpec
+from service.sharing import Sharing
 from tests.bundles import BLUE, GREEN, RED, REDNESS, ROLLED, Net, bands, seal, write_bundle
 
 CPU = ["cpu"]
@@ -24,21 +25,22 @@ SEEN = PICTURE.argmax(axis=2).astype(np.uint8)
 def assert_refused(folder: Path, message: str) -> None:
     """The bundle is refused with this message, which also names the bundle."""
     with pytest.raises(BundleError, match=message) as caught:
-        open_bundle(folder, CPU, threads=1)
+        open_bundle(folder, CPU, sharing=Sharing(1))
     assert str(folder) in str(caught.value)
 
 
 def test_a_sealed_bundle_that_answers_right_is_proved(tmp_path: Path) -> None:
     model = open_bundle(write_bundle(tmp_path), CPU)
     assert (model.name, model.version, model.variant.id, model.proved) == ("rgb", 1, "fp32", True)
-    assert model.golden_ms is not None and model.golden_ms > 0
+    (trial,) = model.trials
+    assert trial.id == "fp32" and trial.ms is not None and trial.ms > 0
     assert (model.segmenter(PICTURE).mask == SEEN).all()
 
 
 def test_a_bundle_written_by_hand_is_served_but_not_proved(tmp_path: Path) -> None:
     model = open_bundle(write_bundle(tmp_path, golden=False, check=False, sha256=False), CPU)
     assert not model.proved
-    assert model.golden_ms is None
+    assert model.trials[0].ms is None
     assert (model.segmenter(PICTURE).mask == SEEN).all()
 
 

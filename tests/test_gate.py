@@ -19,7 +19,7 @@ from PIL import Image
 
 from service.errors import DeadlineExceeded, Overloaded
 from service.gate import Deadline, Gate
-from service.graph import Stop
+from service.turn import Turn
 from tests.bundles import ENDLESS, Net, write_bundle
 from tests.server import Server, running
 
@@ -107,11 +107,11 @@ async def occupied(gate: Gate, release: Event) -> asyncio.Task[bool]:
 
 def test_work_that_nobody_waits_for_lets_go_of_its_picture_at_once() -> None:
     async def scenario() -> None:
-        gate, release = Gate(threads=1), Event()
+        gate, release = Gate(cores=1), Event()
         task = await occupied(gate, release)
 
         class Work:
-            def __call__(self, stop: Stop) -> None:
+            def __call__(self, turn: Turn) -> None:
                 raise AssertionError("nobody waits for this")
 
         work = Work()
@@ -129,13 +129,13 @@ def test_work_that_nobody_waits_for_lets_go_of_its_picture_at_once() -> None:
 
 
 def test_work_that_missed_its_deadline_counts_towards_the_wait() -> None:
-    def stubborn(stop: Stop) -> None:
-        while not stop.is_set:
+    def stubborn(turn: Turn) -> None:
+        while not turn.stop.is_set:
             time.sleep(0.01)
-        stop.check()
+        turn.stop.check()
 
     async def scenario() -> None:
-        gate = Gate(threads=1)
+        gate = Gate(cores=1)
         with pytest.raises(DeadlineExceeded):
             await gate.run(stubborn, Deadline.after(0.3))
         await asyncio.sleep(0.2)

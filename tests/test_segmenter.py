@@ -6,16 +6,19 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Timer
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from service.bundle import open_bundle
+from service.cores import CorePool
 from service.errors import BundleError, DeadlineExceeded
-from service.graph import Answer, Stop
-from service.manifest import InputSpec, OutputSpec
-from service.segmenter import Segmenter
+from service.graph import Answer, Tensor
+from service.manifest import InputSpec, OutputSpec, read_manifest
+from service.segmenter import Segmentation, Segmenter
+from service.sharing import Sharing
+from service.turn import Stop, Turn
 from tests.bundles import (
     BLUE,
     ENDLESS,
@@ -49,7 +52,7 @@ def opened(
 ) -> Segmenter:
     """A net, written and opened as the service does it."""
     folder = write_bundle(root, nets=net, spec=spec, output=output, classes=classes, golden=False)
-    return open_bundle(folder, ["cpu"], threads=1).segmenter
+    return open_bundle(folder, ["cpu"], sharing=Sharing(1)).segmenter
 
 
 @pytest.mark.parametrize("stride", [1, 4])
@@ -214,28 +217,28 @@ def test_class_ids_that_the_manifest_does_not_list_are_refused(tmp_path: Path) -
 
 
 def test_a_stop_ends_a_net_that_would_run_forever(tmp_path: Path) -> None:
-    segment, stop = opened(tmp_path, Net(turns=ENDLESS)), Stop()
-    timer = Timer(0.05, stop.set)
+    segment, turn = opened(tmp_path, Net(turns=ENDLESS)), Turn()
+    timer = Timer(0.05, turn.stop.set)
     timer.start()
     with pytest.raises(DeadlineExceeded):
-        segment(noise(8, 8), stop)
+        segment(noise(8, 8), turn)
     timer.join()
 
 
 def test_a_stop_that_was_set_before_lets_no_net_run(tmp_path: Path) -> None:
-    segment, stop = opened(tmp_path, Net(turns=ENDLESS)), Stop()
-    stop.set()
-    assert stop.is_set
+    segment, turn = opened(tmp_path, Net(turns=ENDLESS)), Turn()
+    turn.stop.set()
+    assert turn.stop.is_set
     with pytest.raises(DeadlineExceeded):
-        segment(noise(8, 8), stop)
+        segment(noise(8, 8), turn)
 
 
 def test_a_stopped_run_does_not_touch_the_next(tmp_path: Path) -> None:
-    segment, stop = opened(tmp_path, Net()), Stop()
-    stop.set()
+    segment, turn = opened(tmp_path, Net()), Turn()
+    turn.stop.set()
     with pytest.raises(DeadlineExceeded):
-        segment(noise(8, 8), stop)
-    assert segment(noise(8, 8), Stop()).mask.shape == (8, 8)
+        segment(noise(8, 8), turn)
+    assert segment(noise(8, 8), Turn()).mask.shape == (8, 8)
 
 
 def test_several_threads_may_ask_at_once_and_no_picture_is_changed(tmp_path: Path) -> None:
@@ -247,3 +250,53 @@ def test_several_threads_may_ask_at_once_and_no_picture_is_changed(tmp_path: Pat
     for picture, copy, mask in zip(pictures, before, masks, strict=True):
         np.testing.assert_array_equal(picture, copy)
         np.testing.assert_array_equal(mask, picture.argmax(axis=2))
+
+
+def test_beside_other_work_the_net_for_one_core_answers_and_alone_the_other(tmp_path: Path) -> None:
+    manifest = read_manifest(write_bundle(tmp_path, nets=Net()))
+    asked: list[str] = []
+
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __call__(self, tensor: Tensor, stop: Stop | None = None) -> Answer:
+            asked.append(self.name)
+            return Answer(np.zeros((3, 8, 8), np.float32))
+
+    segment, pool = Segmenter(manifest, Named("all"), Named("one")), CorePool(2)
+    with pool.inside():
+        segment(noise(8, 8), Turn(pool=pool))
+        with pool.inside():
+            segment(noise(8, 8), Turn(pool=pool))
+    segment(noise(8, 8))
+    assert asked == ["all", "one", "all"]
+
+
+def test_confidence_is_left_out_where_nobody_asks_for_it(tmp_path: Path) -> None:
+    segment = opened(tmp_path, Net())
+    assert segment(noise(8, 8), confidence=False).confidence is None
+    assert segment(noise(8, 8)).confidence is not None
+
+
+@pytest.mark.parametrize("fit", ["native", "tile"])
+def test_the_tally_says_how_much_of_the_mask_each_class_takes_and_where(
+    tmp_path: Path, fit: Literal["native", "tile"]
+) -> None:
+    side = None if fit == "native" else 16
+    spec = InputSpec(fit=fit, height=side, width=side, overlap=4)
+    found = opened(tmp_path, Net(), spec)(bands(RED, BLUE, height=40, width=30))
+    assert_tallied(found)
+
+
+def test_class_ids_from_the_graph_are_tallied_too(tmp_path: Path) -> None:
+    segment = opened(tmp_path, Net(labels="labels"), output=OutputSpec(logits=None, labels="labels"))
+    assert_tallied(segment(bands(RED, BLUE, height=8, width=12)))
+
+
+def assert_tallied(found: Segmentation) -> None:
+    assert found.tally.pixels.tolist() == np.bincount(found.mask.ravel(), minlength=256).tolist()
+    for class_id in np.unique(found.mask):
+        rows, columns = np.nonzero(found.mask == class_id)
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert found.tally.boxes[class_id].tolist() == box

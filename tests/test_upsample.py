@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Literal
 
 import numpy as np
@@ -12,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from service.cores import CorePool
 from service.graph import Answer
 from service.manifest import InputSpec, OutputSpec
 from service.segmenter import Segmentation
-from service.upsample import CHUNK, class_mask, nearest
+from service.upsample import Tally, fill, nearest, winners_of
 from tests.bundles import fixed_segmenter
 
 quick = settings(deadline=None, max_examples=150, derandomize=True)
@@ -135,11 +137,33 @@ def test_a_class_that_scores_minus_infinity_wins_nowhere() -> None:
     assert segment(scores, (1, 8), OutputSpec()).mask.tolist() == [[0, 0, 0, 0, 1, 1, 1, 1]]
 
 
-def test_a_mask_with_more_border_pixels_than_are_computed_at_a_time_is_right() -> None:
-    scores = np.random.default_rng(0).normal(size=(3, 100, 100)).astype(np.float32)
-    size = 300, 301
-    assert size[0] * size[1] > CHUNK
-    assert_right_where_clear(segment(scores, size, OutputSpec()).mask, interpolated(scores, size, align_corners=False))
+def test_bands_on_several_cores_give_the_same_mask_and_tally() -> None:
+    scores = np.random.default_rng(0).normal(size=(5, 40, 30)).astype(np.float32)
+    rows, columns = np.linspace(0, 39, 2000), np.linspace(0, 29, 999)
+    winners = winners_of(scores)
+    alone, together = np.empty((2000, 999), np.uint8), np.empty((2000, 999), np.uint8)
+    one = Tally.of(fill(alone, (0, 0), scores, winners, rows, columns))
+    pool = CorePool(4)
+    with pool.inside(), pool.spread() as cores:
+        np.testing.assert_array_equal(winners_of(scores, cores), winners)
+        parts = fill(together, (0, 0), scores, winners, rows, columns, cores)
+    assert len(parts) > 1
+    four = Tally.of(parts)
+    np.testing.assert_array_equal(alone, together)
+    np.testing.assert_array_equal(one.pixels, four.pixels)
+    np.testing.assert_array_equal(one.boxes, four.boxes)
+
+
+def test_beyond_its_output_the_kernel_needs_a_few_kilobytes() -> None:
+    scores = np.random.default_rng(0).normal(size=(12, 36, 48)).astype(np.float32)
+    rows, columns = np.linspace(0, 35, 3000), np.linspace(0, 47, 4000)
+    winners, mask = winners_of(scores), np.empty((3000, 4000), np.uint8)
+    fill(mask, (0, 0), scores, winners, rows, columns)
+    tracemalloc.start()
+    fill(mask, (0, 0), scores, winners, rows, columns)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
 
 
 def test_a_straight_border_between_two_classes_stays_straight_and_in_its_place() -> None:
@@ -168,8 +192,16 @@ def test_padding_has_no_say_in_the_picture(fit: Literal["letterbox", "native", "
 def test_positions_between_samples_are_mixed_by_their_distance() -> None:
     scores = np.array([[[4, 0]], [[0, 1]]], np.float32)  # class 1 overtakes at 0.8
     winners = scores.argmax(axis=0).astype(np.uint8)
-    columns = np.array([0, 0.79, 0.81, 1])
-    assert class_mask(scores, winners, np.zeros(1), columns).tolist() == [[0, 0, 1, 1]]
+    columns, mask = np.array([0, 0.79, 0.81, 1]), np.empty((1, 4), np.uint8)
+    fill(mask, (0, 0), scores, winners, np.zeros(1), columns)
+    assert mask.tolist() == [[0, 0, 1, 1]]
+
+
+def test_a_class_that_leads_at_no_sample_may_lead_between_them() -> None:
+    scores = np.array([[[4, 0]], [[0, 4]], [[3, 3]]], np.float32)
+    columns, mask = np.array([0, 0.2, 0.5, 0.8, 1]), np.empty((1, 5), np.uint8)
+    fill(mask, (0, 0), scores, winners_of(scores), np.zeros(1), columns)
+    assert mask.tolist() == [[0, 0, 2, 1, 1]]
 
 
 def test_class_ids_are_picked_never_mixed() -> None:

@@ -24,8 +24,9 @@ from export.compare import NEAR_TIE, REAL, SAME, Comparison, compare
 from export.errors import ExportError
 from export.prove import prove
 from export.report import MARK, draw
-from service.graph import Answer, Graph, Stop, Tensor
+from service.graph import Answer, Graph, Tensor
 from service.manifest import OutputSpec, read_manifest
+from service.turn import Stop
 from tests.bundles import REDNESS, ROLLED, Net, bands, edited, encoded, seal, write_bundle
 from tests.test_adopt import adopt, planes
 from training.nets import build_net

@@ -18,10 +18,11 @@ from PIL import Image
 from torch import nn
 
 from service.bundle import open_bundle
-from service.graph import Answer, Stop, Tensor
+from service.graph import Answer, Tensor
 from service.manifest import ClassList, InputSpec, Manifest, OutputSpec, Variant
 from service.scores import confusion
 from service.segmenter import Segmenter
+from service.turn import Stop
 from training.dataset import IGNORED, DataFolder, Pair
 
 Segment = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]

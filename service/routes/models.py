@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
@@ -47,6 +48,7 @@ def describe(repository: Repository, model: Model) -> dict[str, Any]:
         "license": manifest.license,
         "proved": model.proved,
         "variant": model.variant.id,
+        "trials": [asdict(trial) for trial in model.trials],
         "check": model.variant.check and model.variant.check.model_dump(mode="json"),
         "metrics": manifest.metrics,
     }

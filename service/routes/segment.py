@@ -14,15 +14,16 @@ from starlette.responses import JSONResponse, Response
 from service.bundle import Model
 from service.errors import ParameterError
 from service.gate import Deadline
-from service.graph import Stop
-from service.image import decode
+from service.image import Picture, decode
 from service.problems import STATUS
 from service.render import ImageFormat, Options, View, render_image, summary
 from service.routes.connection import unless_gone
 from service.routes.dependencies import GateHere, RepositoryHere, SettingsHere
 from service.routes.negotiation import Choice, negotiate
 from service.routes.upload import read_picture
+from service.segmenter import Segmentation
 from service.settings import Settings
+from service.turn import Turn
 
 router = APIRouter(tags=["segment"])
 
@@ -83,33 +84,38 @@ class Task:
     settings: Settings
     submitted: float
 
-    def __call__(self, stop: Stop) -> Response:
+    def __call__(self, turn: Turn) -> Response:
         """The answer. Raises a PictureError, ParameterError or DeadlineExceeded."""
         begun = perf_counter()
-        picture = decode(self.data, self.settings.max_pixels, self.settings.formats)
+        segmenter, settings = self.model.segmenter, self.settings
+        needed = segmenter.thumbnail if settings.thumbnails else None
+        picture = decode(self.data, settings.max_pixels, settings.formats, needed)
         decoded = perf_counter()
-        segmentation = self.model.segmenter(picture.rgb, stop)
-        stop.check()
+        segmentation = segmenter(picture.rgb, turn, picture.size, confidence=self.view == "json")
+        turn.stop.check()
         segmented = perf_counter()
-        if self.view == "json":
-            content = {
-                "id": None,
-                "stored": self.stored,
-                **summary(self.model.manifest, self.model.variant.id, segmentation, self.options.classes),
-            }
-            response: Response = JSONResponse({**content, "links": {}})
-        else:
-            body = render_image(self.view, self.model.manifest, picture, segmentation, self.options)
-            response = Response(body.content, media_type=body.media_type)
+        if self.view == "overlay" and picture.is_thumbnail:
+            picture = decode(self.data, settings.max_pixels, settings.formats)
+        again = perf_counter()
+        response = self._rendered(picture, segmentation, turn)
         steps = {
-            "queue": (begun - self.submitted) * 1e3,
-            "decode": (decoded - begun) * 1e3,
-            "infer": segmentation.infer_ms,
-            "upsample": segmentation.upsample_ms,
-            "encode": (perf_counter() - segmented) * 1e3,
+            "queue": begun - self.submitted,
+            "decode": decoded - begun + again - segmented,
+            "infer": segmentation.infer_ms / 1e3,
+            "upsample": segmentation.upsample_ms / 1e3,
+            "encode": perf_counter() - again,
         }
-        response.headers["Server-Timing"] = ", ".join(f"{step};dur={ms:.1f}" for step, ms in steps.items())
+        timing = ", ".join(f"{step};dur={seconds * 1e3:.1f}" for step, seconds in steps.items())
+        response.headers["Server-Timing"] = timing
         return response
+
+    def _rendered(self, picture: Picture, segmentation: Segmentation, turn: Turn) -> Response:
+        manifest = self.model.manifest
+        if self.view != "json":
+            body = render_image(self.view, manifest, picture, segmentation, self.options, turn)
+            return Response(body.content, media_type=body.media_type)
+        facts = summary(manifest, self.model.variant.id, segmentation, self.options.classes)
+        return JSONResponse({"id": None, "stored": self.stored, **facts, "links": {}})
 
 
 @router.post("/segment", openapi_extra={"requestBody": REQUEST_BODY}, responses=ANSWER | PROBLEMS)

@@ -1,0 +1,112 @@
+"""The machine's cores in, each piece of work's share of them out: all while it is alone, one while others work too."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Condition
+from typing import TypeVar
+
+T = TypeVar("T")
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Cores:
+    """A share of the cores: `count` of them, the caller's own and those of the `helpers`; `shared` where others work on
+    the rest."""
+
+    count: int = 1
+    helpers: Executor | None = None
+    shared: bool = False
+
+    def split(self, length: int, work: Callable[[int, int], T], at_least: int = 1) -> list[T]:
+        """`work(start, stop)` over 0 to `length` in bands, one a core and of `at_least` so many; results in order."""
+        bands = max(1, min(self.count, length // at_least))
+        edges = [length * index // bands for index in range(bands + 1)]
+        if self.helpers is None or bands == 1:
+            return [work(0, length)]
+        later = [self.helpers.submit(work, edges[band], edges[band + 1]) for band in range(1, bands)]
+        first = work(edges[0], edges[1])
+        return [first, *(future.result() for future in later)]
+
+
+ONE_CORE = Cores()
+
+
+class CorePool:
+    """Shares `count` cores out among pieces of work, each in a thread of its own: never more threads run than cores.
+
+    Work is `inside` with one core; where no other is, it may `spread` over all, and newcomers wait for its end.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._helpers = ThreadPoolExecutor(max(count - 1, 1), thread_name_prefix="band")
+        self._changed = Condition()
+        self._inside = 0
+        self._waiting = 0
+        self._taken = False
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Work with one core; waits while another has all of them."""
+        with self._changed:
+            self._waiting += 1
+            self._changed.wait_for(lambda: not self._taken)
+            self._waiting -= 1
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+
+    @contextmanager
+    def spread(self) -> Iterator[Cores]:
+        """All cores where nothing else is inside or waits to be, else one."""
+        with self._changed:
+            alone = self._inside <= 1 and not self._waiting
+            self._taken = self._taken or alone
+        if not alone:
+            yield Cores(shared=True)
+            return
+        try:
+            yield Cores(self.count, self._helpers)
+        finally:
+            with self._changed:
+                self._taken = False
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the helping threads."""
+        self._helpers.shutdown()
+
+
+def usable_cores(cgroup: Path = CGROUP) -> int:
+    """How many cores this process may use: its affinity, and its container's CPU quota where that is lower."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota(cgroup)
+    return affinity if quota is None else max(1, min(affinity, math.floor(quota)))
+
+
+def _quota(cgroup: Path) -> float | None:
+    """The CPU quota in cores, of cgroup v2 or v1; None where there is none."""
+    try:
+        limit, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            limit, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        except OSError:
+            return None
+    try:
+        cores = int(limit) / int(period)
+    except (ValueError, ZeroDivisionError):
+        return None  # v2 says max
+    return cores if cores > 0 else None  # v1 says -1

@@ -1,0 +1,120 @@
+"""Work that is alone gets all cores; work that is not gets one; more threads than cores never run."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from service.cores import ONE_CORE, CorePool, usable_cores
+
+AFFINITY = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@pytest.fixture
+def pool() -> CorePool:
+    return CorePool(3)
+
+
+def test_work_that_is_alone_gets_all_cores(pool: CorePool) -> None:
+    with pool.inside(), pool.spread() as cores:
+        assert (cores.count, cores.shared) == (3, False)
+
+
+def test_work_beside_other_work_gets_one_core(pool: CorePool) -> None:
+    with pool.inside(), pool.inside(), pool.spread() as cores:
+        assert (cores.count, cores.shared) == (1, True)
+
+
+def test_a_newcomer_waits_while_all_cores_are_taken_and_then_both_have_one(pool: CorePool) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def newcomer() -> None:
+        with pool.inside():
+            entered.set()
+            leave.wait(10)
+
+    with pool.inside():
+        with pool.spread() as cores:
+            thread = threading.Thread(target=newcomer)
+            thread.start()
+            assert not entered.wait(0.1)
+            assert not cores.shared
+        assert entered.wait(10)
+        with pool.spread() as cores:
+            assert cores.shared
+        leave.set()
+        thread.join()
+    with pool.inside(), pool.spread() as cores:
+        assert not cores.shared
+
+
+def test_all_cores_are_given_back_where_the_work_fails(pool: CorePool) -> None:
+    with pytest.raises(ZeroDivisionError), pool.inside(), pool.spread():
+        _ = 1 / 0
+    with pool.inside(), pool.spread() as cores:
+        assert not cores.shared
+
+
+def test_never_more_threads_run_than_there_are_cores() -> None:
+    pool, lock = CorePool(2), threading.Lock()
+    running, most, spread = 0, 0, 0
+
+    def step(*_: int) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.002)
+        with lock:
+            running -= 1
+
+    def work(number: int) -> None:
+        nonlocal spread
+        with pool.inside():
+            step()
+            with pool.spread() as cores:
+                spread += not cores.shared
+                cores.split(2, step)
+            if number % 5 == 0:
+                time.sleep(0.005)
+
+    with ThreadPoolExecutor(pool.count) as threads:
+        list(threads.map(work, range(100)))
+    work(0)  # at least this one is alone
+    assert most == 2
+    assert spread >= 1
+
+
+def test_bands_cover_everything_once_and_come_in_order(pool: CorePool) -> None:
+    with pool.inside(), pool.spread() as cores:
+        for length in (1, 2, 3, 7, 1000):
+            bands = cores.split(length, lambda start, stop: (start, stop))
+            assert [bands[0][0], *(stop for _, stop in bands)] == [0, *(start for start, _ in bands[1:]), length]
+        assert len(cores.split(1000, lambda start, stop: None, at_least=400)) == 2
+    assert ONE_CORE.split(5, lambda start, stop: (start, stop)) == [(0, 5)]
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, AFFINITY),
+        ({"cpu.max": "max 100000\n"}, AFFINITY),
+        ({"cpu.max": "100000 100000\n"}, 1),
+        ({"cpu.max": "150000 100000\n"}, 1),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "99900000 100000\n"}, AFFINITY),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, AFFINITY),
+        ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+        ({"cpu.max": "nonsense"}, AFFINITY),
+    ],
+)
+def test_the_containers_quota_and_the_affinity_both_count(tmp_path: Path, files: dict[str, str], cores: int) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert usable_cores(tmp_path) == cores
