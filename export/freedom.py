@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from .patience import OutOfPatience, patience
 from .probe import USUAL_SIZE, Probe, Size, odd_multiples, words
 from .refusal import Refusal, first_line
 from .tracing import Plan
@@ -22,6 +24,10 @@ CLOSE, MOSTLY = 1e-3, 0.99
 unpooling may put nearly tied values elsewhere."""
 
 
+PATIENCE = 180
+"""Seconds after which torch is not going to follow a net at sizes that are symbols; nets that it does takes a few."""
+
+
 @dataclass(frozen=True)
 class Traced:
     """An exported program, what it promises, and why it promises no more (empty where nothing is missing)."""
@@ -31,11 +37,14 @@ class Traced:
     reason: str
 
 
-def programs(net: nn.Module, depth: int, size: Size | None = None, fixed: bool = False) -> Iterator[Traced]:
+def programs(
+    net: nn.Module, depth: int, size: Size | None = None, fixed: bool = False, seconds: float = PATIENCE
+) -> Iterator[Traced]:
     """`net` (in eval mode, taking uint8 (N, H, W, depth)) as programs that answer as it does, the freest first.
 
-    `size` (height, width) is one that they must take; `fixed` leaves out those that take several. Raises Refusal where
-    torch cannot follow the net at all, or where the net does not take the size, naming the nearest that it takes.
+    `size` (height, width) is one that they must take; `fixed` leaves out those that take several; a try at those may
+    take so many `seconds`. Raises Refusal where torch cannot follow the net at all, or where the net does not take the
+    size, naming the nearest that it takes.
     """
     probe = Probe(net, depth)
     alone = probe.failure(probe.usual_size(size), batch=3)
@@ -47,7 +56,7 @@ def programs(net: nn.Module, depth: int, size: Size | None = None, fixed: bool =
         needless = not plan.batch and "batch" not in stuck and plan.multiple_of
         if plan.free & stuck or needless:
             continue
-        found = _attempt(net, plan, probe)
+        found = _attempt(net, plan, probe, seconds)
         if isinstance(found, ExportedProgram):
             right += 1
             yield Traced(found, plan, "; ".join(dict.fromkeys(reasons[:2])))
@@ -81,12 +90,19 @@ def _of_multiples(step: int, size: Size | None, probe: Probe) -> Iterator[Plan]:
         yield replace(plan, batch=batch, least=ROOMY)
 
 
-def _attempt(net: nn.Module, plan: Plan, probe: Probe) -> ExportedProgram | str:
+def _attempt(net: nn.Module, plan: Plan, probe: Probe, seconds: float) -> ExportedProgram | str:
     """`net` as a program that keeps the promises of `plan`, or why there is none."""
     try:
-        program = plan.export(net, probe.depth)
-        answer = program.module()
+        with patience(seconds) if plan.multiple_of else nullcontext():
+            program = plan.export(net, probe.depth)
+    except OutOfPatience:
+        sides = f"height can only be {plan.example[0]}, width can only be {plan.example[1]}"
+        return f"torch did not come to an end within {seconds:g} s: {sides}"
     except Exception as error:  # whatever torch may find
+        return _why(error)
+    try:
+        answer = program.module()
+    except Exception as error:  # likewise
         return _why(error)
     sizes = [plan.example]
     if plan.multiple_of:

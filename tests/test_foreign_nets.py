@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -330,3 +334,17 @@ def test_a_module_that_goes_wrong_is_one_line(name: str, classes: Path, tmp_path
     (tmp_path / "wrong.py").write_text(source)
     more = ["--path", tmp_path, "--timeout", "6" if name == "hangs" else "60"]
     assert_refused(export("wrong:build", classes, tmp_path / "models", *more), tmp_path / "models", words)
+
+
+def test_the_nets_process_ends_with_its_parent(classes: Path, tmp_path: Path) -> None:
+    (tmp_path / "busy.py").write_text("while True:\n    pass")
+    command = [sys.executable, "-m", "export", "net", "busy:build", "--path", str(tmp_path), "--classes", str(classes)]
+    parent = subprocess.Popen([*command, "-o", str(tmp_path / "models" / "busy")])
+    end = time.monotonic() + 60
+    while not (children := psutil.Process(parent.pid).children()) and time.monotonic() < end:
+        time.sleep(0.1)
+    time.sleep(1)
+    parent.kill()
+    parent.wait()
+    gone, alive = psutil.wait_procs(children, timeout=20)
+    assert gone and not alive

@@ -197,6 +197,18 @@ def test_a_net_that_cannot_be_followed_is_refused() -> None:
         next(programs(served(lambda x: x + torch.ones(5, 5)), 3))
 
 
+def test_a_net_that_torch_does_not_come_to_an_end_with_is_exported_at_one_size() -> None:
+    def endless(x: Tensor) -> Tensor:
+        while not isinstance(x.shape[2], int):  # a symbol, as sides are while they are free
+            pass
+        return x * 2
+
+    next(programs(served(halved), 3))  # the first time takes torch seconds
+    traced = next(programs(served(endless), 3, (64, 96), seconds=1))
+    assert (traced.plan.multiple_of, traced.plan.example) == (0, (64, 96))
+    assert "did not come to an end within 1 s" in traced.reason
+
+
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("by", ["size", "scale"])
 def test_a_last_upsampling_is_left_out(align_corners: bool, by: str) -> None:

@@ -1,0 +1,33 @@
+"""Seconds in, an end to what takes longer out."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class OutOfPatience(Exception):
+    """It took too long."""
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Raise OutOfPatience inside the block once `seconds` have passed; in the main thread, where there are signals.
+
+    It ends Python code, such as the algebra of symbolic sizes, not a call into a library that does not return.
+    """
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def give_up(*_: object) -> None:
+        raise OutOfPatience
+
+    handler = signal.signal(signal.SIGALRM, give_up)
+    before = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *before)
+        signal.signal(signal.SIGALRM, handler)
