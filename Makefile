@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 DATA ?= data/camvid
 RUN ?= runs/camvid-enet
 
-.PHONY: help serve test test-environment test-container test-nets tools lint train bench bench-export clean
+.PHONY: help serve test test-environment test-container test-nets tools lint train bench bench-kernel bench-export clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -38,11 +38,14 @@ lint: $(VENV)/.dev ## Style, types and import rules
 train: $(VENV)/.dev ## Train the shipped model again, or go on with it: make train DATA=<data folder> RUN=<run folder>
 	$(BIN)/segserve-train train $(DATA) -o $(RUN) --net enet --epochs 80 --learning-rate 0.004 --precision bf16 --validate-every 4 --resume
 
-bench: $(VENV)/.dev ## Measure where the time goes in one request
+bench: $(VENV)/.dev ## Measure segserve beside bare loops and other servers (needs wrk; half an hour and more)
 	$(BIN)/python -m benchmarks
 
+bench-kernel: $(VENV)/.dev ## Measure how a mask and an overlay of the picture's size are made
+	$(BIN)/python -m benchmarks.kernel
+
 bench-export: $(VENV)/.dev ## Measure agreement and speed of the exported nets
-	$(BIN)/python -m benchmarks.export
+	$(BIN)/python -m benchmarks.export --compile
 
 clean: ## Remove the virtual environment
 	rm -rf $(VENV)

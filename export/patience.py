@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class OutOfPatience(Exception):
-    """It took too long."""
+class OutOfPatience(BaseException):
+    """It took too long. Like KeyboardInterrupt no Exception, which code on the way might take for one of its own."""
+
+
+AGAIN = 1.0
+"""Seconds after which it is raised once more, where it was caught all the same."""
 
 
 @contextmanager
@@ -25,7 +29,7 @@ def patience(seconds: float) -> Iterator[None]:
         raise OutOfPatience
 
     handler = signal.signal(signal.SIGALRM, give_up)
-    before = signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
     try:
         yield
     finally:
