@@ -47,7 +47,7 @@ RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir di
 # The machine code of the compiled functions, for any processor of the kind; it is found on a read-only root.
 ENV NUMBA_CPU_NAME=generic \
     NUMBA_CACHE_LOCATOR_CLASSES=service.compiled.BuiltIn
-RUN /opt/segserve/bin/python -m service.warm
+RUN /opt/segserve/bin/python -P -m service.warm
 COPY --chmod=644 deploy/healthcheck.py /opt/segserve/
 
 FROM python

@@ -93,11 +93,12 @@ def _of_multiples(step: int, size: Size | None, probe: Probe) -> Iterator[Plan]:
 def _attempt(net: nn.Module, plan: Plan, probe: Probe, seconds: float) -> ExportedProgram | str:
     """`net` as a program that keeps the promises of `plan`, or why there is none."""
     try:
-        with patience(seconds) if plan.multiple_of else nullcontext():
+        with patience(seconds) if plan.free else nullcontext():
             program = plan.export(net, probe.depth)
     except OutOfPatience:
-        sides = f"height can only be {plan.example[0]}, width can only be {plan.example[1]}"
-        return f"torch did not come to an end within {seconds:g} s: {sides}"
+        values = {"batch": 1, "height": plan.example[0], "width": plan.example[1]}
+        constants = ", ".join(f"{name} can only be {values[name]}" for name in sorted(plan.free))
+        return f"torch did not come to an end within {seconds:g} s: {constants}"
     except Exception as error:  # whatever torch may find
         return _why(error)
     try:

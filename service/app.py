@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -34,7 +34,8 @@ def create_app(settings: Settings) -> FastAPI:
         loading = asyncio.create_task(asyncio.to_thread(repository.load))
         try:
             yield
-            await loading
+            with suppress(Exception):  # it has been logged, and is why the service was never ready
+                await loading
         finally:
             gate.close()
 

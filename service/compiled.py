@@ -6,9 +6,9 @@ in every process. It is made when a function is first called, which opening a bu
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 from numba import njit
@@ -34,5 +34,5 @@ class BuiltIn(InTreeCacheLocator):
 
     def ensure_cache_path(self) -> None:
         """Raises OSError where there is neither machine code nor a place for it."""
-        if not os.access(self._cache_path, os.R_OK):
+        if not any(Path(self._cache_path).glob("*.nbi")):
             super().ensure_cache_path()  # type: ignore[no-untyped-call]

@@ -57,6 +57,7 @@ class Repository:
         self._sharing = Sharing(cores, BatchLimits(settings.batch, settings.batch_ms))
         self._policy = PolicyFile(settings.models)
         self._catalog = Catalog()
+        self._failure: str | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -69,8 +70,19 @@ class Repository:
         return self._settings.models
 
     def load(self) -> None:
-        """Open every bundle of the folder; takes seconds. A bundle that cannot be opened is refused, not fatal."""
-        warm()
+        """Open every bundle of the folder; takes seconds. A bundle that cannot be opened is refused, not fatal.
+
+        Raises what makes the service itself unusable; it is then never ready, and says why.
+        """
+        try:
+            warm()
+            self._open_all()
+        except Exception as error:
+            self._failure = f"loading failed: {error!r}"
+            logger.exception("loading failed")
+            raise
+
+    def _open_all(self) -> None:
         models: dict[str, dict[int, Model]] = {}
         refused = []
         for name, version, path in _bundles(self.folder):
@@ -121,7 +133,7 @@ class Repository:
     def loaded_catalog(self) -> Catalog:
         """The catalog. Raises ModelNotReady while it is being loaded."""
         if not self._catalog.loaded:
-            raise ModelNotReady("the models are still loading: try again in a few seconds")
+            raise ModelNotReady(self._failure or "the models are still loading: try again in a few seconds")
         return self._catalog
 
     def serving(self) -> list[Model]:
@@ -135,7 +147,7 @@ class Repository:
     def problems(self) -> list[str]:
         """Why the service is not ready; empty where it is."""
         if not self._catalog.loaded:
-            return ["the models are still loading"]
+            return [self._failure or "the models are still loading"]
         if not self._catalog.names:
             return self._trouble(None)
         problem = self._policy.read().problem

@@ -334,3 +334,20 @@ def test_a_folder_whose_name_no_model_can_have_is_passed_over(tmp_path: Path) ->
     write_bundle(tmp_path, "good")
     shutil.copytree(tmp_path / "good", tmp_path / os.fsdecode(b"\xff\xfe"))
     assert loaded(tmp_path).catalog.names == ("good",)
+
+
+def test_what_makes_the_service_itself_unusable_is_why_it_is_never_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise OSError("no machine code, and no place for it")
+
+    write_bundle(tmp_path)
+    repository = Repository(Settings(models=tmp_path))
+    monkeypatch.setattr("service.repository.warm", broken)
+    with pytest.raises(OSError, match="no place"):
+        repository.load()
+    (reason,) = repository.problems()
+    assert "no machine code" in reason
+    with pytest.raises(ModelNotReady, match="no machine code"):
+        repository.get()

@@ -145,6 +145,13 @@ def test_every_module_of_the_project_is_compiled(image: Image) -> None:
     assert {path.stem for path in modules} <= compiled
 
 
+def test_machine_code_is_found_on_the_read_only_root_and_nothing_is_compiled(image: Image) -> None:
+    done = image.run("/opt/segserve/bin/python", "-m", "service.warm", settings={"NUMBA_DEBUG_CACHE": "1"})
+    assert done.code == 0, done.output
+    assert "data loaded from" in done.output
+    assert "data saved to" not in done.output
+
+
 def test_a_model_comes_with_its_licence_and_without_its_training_weights(image: Image) -> None:
     files = {path.name for path in (image.root / "models" / MODEL / "1").iterdir()}
     assert files == {"LICENSE", "README.md", "golden.npz", "model.json", "model.onnx"}
