@@ -1,14 +1,10 @@
 """`python -m export`: the same as `segserve-export`."""
 
-import sys
+from export.cli import main as command
 
 
 def main(name: str = "segserve-export") -> None:
-    """Run the command line; where the tools are not installed, say how to install them."""
-    try:
-        from export.cli import main as command
-    except ModuleNotFoundError as error:
-        sys.exit(f"{name} needs the package {error.name}: install the tools with `make tools`, or `segserve[export]`")
+    """Run the command line; a command whose packages are not installed says how to install them."""
     command(prog_name=name)
 
 

@@ -62,9 +62,10 @@ def test_it_holds_nothing_that_only_training_export_and_tests_need(package: str,
     assert "ModuleNotFoundError" in done.stderr
 
 
-@pytest.mark.parametrize("tool", ["segserve-train", "segserve-export"])
-def test_its_tools_say_how_to_install_what_they_need(tool: str, python: Path) -> None:
-    done = subprocess.run([python.parent / tool, "--help"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("words", [("segserve-train",), ("segserve-export", "net"), ("segserve-export", "adopt")])
+def test_its_tools_say_how_to_install_what_they_need(words: tuple[str, ...], python: Path) -> None:
+    command = [str(python.parent / words[0]), *words[1:], "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "segserve[export]" in done.stderr
