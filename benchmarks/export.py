@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import get_args
 
 import click
@@ -38,6 +38,10 @@ Pictures = NDArray[np.uint8]
 Run = Callable[[Pictures], NDArray[np.float32]]
 
 ASKED = [(SIZE, 1), (SIZE, 3), ((361, 481), 1)]
+WITH_PRELU = ("enet",)
+SETTLE = 0.1
+"""Seconds in which the threads of the way before it come to rest."""
+
 FEW = 3
 """Rounds at the sizes and batches after the first, which no claim rests on."""
 
@@ -86,6 +90,9 @@ def _contest(name: str, folder: Path, threads: int, compiled: bool) -> Contest:
             break
         if form != "auto":
             ways[form] = _in_onnxruntime(path, threads)
+    if name in WITH_PRELU:
+        convert(trace(net, NETS[name].stride, SIZE), close := folder / "close.onnx", prelu="close")
+        ways["PReLU close"] = _in_onnxruntime(close, threads)
     ways["int8"] = _in_onnxruntime(_in_int8(path, folder / "int8.onnx"), threads)
     plain_export(net, plain := folder / "plain.onnx")
     ways["torch.onnx.export"] = _in_onnxruntime(plain, threads)
@@ -113,6 +120,7 @@ def _rows(contest: Contest, size: tuple[int, int], batch: int, rounds: int) -> I
     times: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way, run in ways.items():
+            sleep(SETTLE)
             run(asked)  # the way before it has left the caches full of its own
             start = perf_counter()
             run(asked)

@@ -20,6 +20,7 @@ from export.errors import ExportError
 from export.lowering import Choice, Lowering, Provider
 from export.prove import prove
 from export.refusal import first_line
+from export.rewrite import Prelu
 from export.source import Candidate, TrainedNet
 from service.bundle import Golden
 from service.errors import BundleError
@@ -39,13 +40,14 @@ LARGEST_MULTIPLE = 512
 @dataclass(frozen=True)
 class Bar:
     """What a graph has to reach: a share of the pixels, of the golden picture and of others, uint8 (H, W, 3); how its
-    unpoolings are to be written, and for which execution provider."""
+    unpoolings and PReLUs are to be written, and for which execution provider."""
 
     golden: NDArray[np.uint8]
     pictures: Sequence[NDArray[np.uint8]] = ()
     min_agreement: float = 0.9999
     lowering: Choice = "auto"
     provider: Provider = "cpu"
+    prelu: Prelu = "exact"
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _proved(folder: Path, trained: TrainedNet, candidate: Candidate, terms: Term
         "classes": json.dumps([spec.name for spec in trained.classes]),
         "palette": json.dumps([spec.color for spec in trained.classes]),
     }
-    lowering = convert(candidate.program, folder / MODEL, bar.lowering, bar.provider, notes)
+    lowering = convert(candidate.program, folder / MODEL, bar.lowering, bar.provider, notes, bar.prelu)
     # Every form runs on the CPU provider too, which is where it is proved.
     providers = tuple(dict.fromkeys((bar.provider, "cpu")))
     manifest = Manifest(

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 
 from export.errors import ExportError
 from export.lowering import Choice, Lowering, Provider, choose_forms
-from export.rewrite import rewrite_for_cpu, tidy
+from export.rewrite import Prelu, rewrite_for_cpu, tidy
 from export.unpool import TABLE
 
 OPSET = 18
@@ -27,8 +27,11 @@ def convert(
     lowering: Choice = "auto",
     provider: Provider = "cpu",
     notes: Mapping[str, str] | None = None,
+    prelu: Prelu = "exact",
 ) -> Lowering:
     """Write `program` as ONNX to `path`, with `notes` as its metadata; returns how unpooling was expressed.
+
+    `prelu` says how PReLU is written for the CPU provider.
 
     `program` is changed on the way. Raises ExportError, naming what the exporter or the ONNX checker found, or why
     unpooling cannot take the form that `lowering` asks for.
@@ -50,7 +53,7 @@ def convert(
         raise ExportError(f"torch cannot write the net as ONNX: {str(error).strip().splitlines()[0]}") from error
     assert exported is not None
     if provider == "cpu":
-        rewrite_for_cpu(exported.model)
+        rewrite_for_cpu(exported.model, prelu)
     tidy(exported.model)
     model = _finish(_with_side_names(exported.model_proto))
     onnx.helper.set_model_props(model, dict(notes or {}))

@@ -97,3 +97,17 @@ def test_a_graph_holds_nothing_that_an_optimizer_could_leave_out(name: str, tmp_
     assert {tensor.name for tensor in model.graph.initializer} <= used
     slimmed = Counter(node.op_type for node in onnxslim.slim(model).graph.node)
     assert sum(slimmed.values()) >= sum(found.values()), found - slimmed
+
+
+@pytest.mark.parametrize("name", SLOPES)
+def test_the_close_form_is_the_same_but_for_rounding(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Bends(SLOPES[name])
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 48, 3), dtype=np.uint8)
+    served = ServedNet(net, 255, (0.4, 0.5, 0.6), (0.3, 0.3, 0.3)).eval()
+    convert(trace(served, 4, (32, 48)), tmp_path / "close.onnx", prelu="close")
+    with torch.no_grad():
+        wanted = served(torch.from_numpy(image)).numpy()
+    np.testing.assert_allclose(np.asarray(answer(tmp_path / "close.onnx", image)), wanted, atol=1e-5)
+    convolutions = operators(tmp_path / "close.onnx")["Conv"]
+    assert convolutions == 1 + 2 * (2 if name == "below one" else 3)

@@ -18,6 +18,7 @@ from export.feed import Activation, Channels, Feed, Fit
 from export.lowering import Choice, Provider
 from export.pictures import golden_picture, read_pictures
 from export.request import Request
+from export.rewrite import Prelu
 from export.source import TrainedNet, load_builtin
 from export.theirs import Foreign
 from service.errors import SegserveError
@@ -69,6 +70,13 @@ OPTIONS = (
         "--provider", type=click.Choice(get_args(Provider)), default="cpu", show_default=True, help="What will run it."
     ),
     click.option(
+        "--prelu",
+        type=click.Choice(get_args(Prelu)),
+        default="exact",
+        show_default=True,
+        help="For the CPU: value for value, or but for rounding and a little faster.",
+    ),
+    click.option(
         "--timeout",
         type=float,
         default=1800,
@@ -99,7 +107,8 @@ def net(name: str, target: Path, classes: Path, **said: Any) -> None:
         text = said["license_file"].read_text() if said["license_file"] else f"Licence: {said['license_id']}\n"
         terms = Terms(said["description"], said["license_id"], text)
         pictures = read_pictures(said["images"]) if said["images"] else []
-        bar = Bar(golden_picture(said["golden"]), pictures, said["min_agreement"], said["lowering"], said["provider"])
+        written = said["lowering"], said["provider"], said["prelu"]
+        bar = Bar(golden_picture(said["golden"]), pictures, said["min_agreement"], *written)
         with _trained(name, read_classes(classes), said) as trained:
             exported = export_bundle(trained, target, terms, bar)
     except ValidationError as error:

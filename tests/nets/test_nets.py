@@ -29,7 +29,7 @@ PICTURES = ROOT.parent / "shared" / "data" / "camvid" / "val" / "images"
 COMMAND = [str(Path(sys.executable).parent / "segserve-export"), "net"]
 NAMES = re.findall(r'^    "([a-z0-9-]+)":', (HERE / "zoo.py").read_text(), re.MULTILINE)
 
-ONE_SIZE = {"smp-dpt", "mobilenetv2-deeplab", "mobilevit-deeplab", "dpt", "data2vec"}
+ONE_SIZE = {"smp-dpt", "upernet-swin", "mobilenetv2-deeplab", "mobilevit-deeplab", "dpt", "data2vec"}
 """Nets that torch can follow at one size alone; all others take several."""
 
 if not PICTURES.is_dir():
