@@ -102,16 +102,17 @@ def _measured(
         for picture, view in asked:
             body = system.body(photos[picture], view)
             address = f"{url}?output={view}" if system.peer is None else url
-            _warm_up(address, body)
+            enough = 1.5 * case.clients * _warm_up(address, body)
             done = Case(case.net, case.file, case.clients, case.system, picture, view)
-            yield done, load(address, body, case.clients, long, pid, folder)
+            yield done, load(address, body, case.clients, max(long, enough), pid, folder)
 
 
-def _warm_up(url: str, body: Body) -> None:
-    """Ask until the server answers, then a few times more, for every one of its processes."""
+def _warm_up(url: str, body: Body) -> float:
+    """Ask until the server answers, then a few times more, for each of its processes; the last answer's seconds."""
     end = time.monotonic() + READY_SECONDS
     headers, good = {"Content-Type": body.media_type}, 0
     while good < 4:
+        start = time.perf_counter()
         try:
             answer = httpx.post(url, content=body.content, headers=headers, timeout=120)
             good += answer.status_code == 200
@@ -121,6 +122,7 @@ def _warm_up(url: str, body: Body) -> None:
             raise click.ClickException(f"{url} does not answer: {answer and answer.text[:300]}")
         if not good:
             time.sleep(0.3)
+    return time.perf_counter() - start
 
 
 def table(found: dict[Case, list[Load]]) -> str:

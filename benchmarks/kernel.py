@@ -46,7 +46,7 @@ class Work:
         self.pool = CorePool(usable_cores())
         self.rgb = rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
         self.palette = rng.integers(0, 256, (CLASSES, 3)).astype(np.float64)
-        self.blended = np.zeros_like(self.rgb)
+        self.blended = np.zeros((*SIZE, 4), np.uint8)
 
     def ours(self) -> None:
         """Winners, then the mask, with the size of each class."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import resource
 import subprocess
@@ -66,7 +67,7 @@ def load(url: str, body: Body, clients: int, seconds: float, pid: int, folder: P
     """
     file = folder / "body"
     file.write_bytes(body.content)
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--timeout", "120s", "-s", str(SCRIPT), url]
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{math.ceil(seconds)}s", "--timeout", "120s", "-s", str(SCRIPT), url]
     environment = os.environ | {"BODY": str(file), "TYPE": body.media_type}
     with _memory(pid) as peak:
         before, own, start = _cpu(pid), _children(), perf_counter()

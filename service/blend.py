@@ -26,7 +26,8 @@ def blend(
 ) -> None:
     """Write rgb x (1 - share) + colour x share, rounded, with the colour and share (0 to 1) of each pixel's class.
 
-    `rgb` and `blended` are uint8 (H, W, 3), `mask` class ids, uint8 (H, W); `palette` is (classes, 3), 0 to 255.
+    `rgb` is uint8 (H, W, 3), `mask` class ids, uint8 (H, W); `palette` is (classes, 3), 0 to 255. `blended` is uint8
+    (H, W, 4), as Pillow keeps colours: the fourth value stays what it is.
     """
     one = 1 << BITS
     keep = np.rint((1 - shares) * one).astype(np.int32)

@@ -43,7 +43,8 @@ ONE_CORE = Cores()
 class CorePool:
     """Shares `count` cores out among pieces of work, each in a thread of its own: never more threads run than cores.
 
-    Work is `inside` with one core; where no other is, it may `spread` over all, and newcomers wait for its end.
+    Work is `inside` with one core; where no other is, nor is expected, it may `spread` over all, and newcomers wait for
+    its end. Work that waits for a thread is `expect`ed, until somebody says `forget`.
     """
 
     def __init__(self, count: int) -> None:
@@ -52,7 +53,18 @@ class CorePool:
         self._changed = Condition()
         self._inside = 0
         self._waiting = 0
+        self._expected = 0
         self._taken = False
+
+    def expect(self) -> None:
+        """A piece of work is on its way."""
+        with self._changed:
+            self._expected += 1
+
+    def forget(self) -> None:
+        """A piece of work that was expected has ended, or will not come."""
+        with self._changed:
+            self._expected -= 1
 
     @contextmanager
     def inside(self) -> Iterator[None]:
@@ -70,9 +82,9 @@ class CorePool:
 
     @contextmanager
     def spread(self) -> Iterator[Cores]:
-        """All cores where nothing else is inside or waits to be, else one."""
+        """All cores where nothing else is inside or on its way, else one. Not to be nested."""
         with self._changed:
-            alone = self._inside <= 1 and not self._waiting
+            alone = max(self._inside + self._waiting, self._expected) <= 1
             self._taken = self._taken or alone
         if not alone:
             yield Cores(shared=True)

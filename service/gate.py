@@ -90,6 +90,7 @@ class Gate:
         self._admit(deadline)
         job = _Job(work, self._pool)
         del work  # only the job holds it now: this frame may outlive the wait, in the traceback of its own end
+        self._pool.expect()
         future = self._executor.submit(job)
         self._inside += 1
         loop = asyncio.get_running_loop()
@@ -122,6 +123,7 @@ class Gate:
     def _leave(self, seconds: float | None) -> None:
         """A job has ended, after so many seconds of work; None where it never began or failed by itself."""
         self._inside -= 1
+        self._pool.forget()
         if seconds is not None:
             share = SMOOTHING if self._mean_seconds else 1.0
             self._mean_seconds += share * (seconds - self._mean_seconds)

@@ -8,7 +8,6 @@ from io import BytesIO
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from service.blend import blend
@@ -94,21 +93,23 @@ def render_image(
     if view == "overlay":
         wanted: ImageFormat = options.format or ("jpeg" if picture.format == "JPEG" else "png")
         _check_sides(picture, wanted)
-        return _encode(Image.fromarray(_overlay(picture, segmentation, manifest, options, turn or Turn())), wanted)
+        image = _overlay(picture, segmentation, manifest, options, turn or Turn())
+        return _encode(image if wanted == "jpeg" else image.convert("RGB"), wanted)
     mask = Image.fromarray(segmentation.mask)
     return _encode(_with_palette(mask, manifest) if view == "color" else mask, "png")
 
 
 def _overlay(
     picture: Picture, segmentation: Segmentation, manifest: Manifest, options: Options, turn: Turn
-) -> NDArray[np.uint8]:
-    """The picture blended with the palette where a class is drawn and asked for, uint8 (H, W, 3)."""
+) -> Image.Image:
+    """The picture blended with the palette where a class is drawn and asked for, in mode RGBX."""
     tinted = [spec.draw and (options.classes is None or spec.id in options.classes) for spec in manifest.classes]
-    blended = np.empty_like(picture.rgb)
+    blended = np.zeros((picture.height, picture.width, 4), np.uint8)
     with turn.spread() as cores:
         tints = np.array(manifest.palette, np.float64), np.array(tinted) * options.alpha
         blend(picture.rgb, segmentation.mask, *tints, blended, cores)
-    return blended
+    size = picture.width, picture.height
+    return Image.frombuffer("RGBX", size, blended, "raw", "RGBX", 0, 1)  # the array itself, not a copy
 
 
 def _with_palette(mask: Image.Image, manifest: Manifest) -> Image.Image:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import onnxruntime as ort
 
 from service.cores import ONE_CORE, CorePool, Cores
 from service.errors import DeadlineExceeded
+
+T = TypeVar("T")
 
 
 class Stop:
@@ -45,11 +49,26 @@ class Stop:
 
 @dataclass(frozen=True)
 class Turn:
-    """One piece of work's stop, and the pool of cores that it shares with others, if it does."""
+    """One piece of work's stop, and the pool of cores that it shares with others, if it does; else it has `cores`."""
 
     stop: Stop = field(default_factory=Stop)
     pool: CorePool | None = None
+    cores: Cores = ONE_CORE
 
     def spread(self) -> AbstractContextManager[Cores]:
         """The cores that the work may use just now."""
-        return self.pool.spread() if self.pool else nullcontext(ONE_CORE)
+        return self.pool.spread() if self.pool else nullcontext(self.cores)
+
+    @contextmanager
+    def beside(self, work: Callable[[], T]) -> Iterator[tuple[Turn, Callable[[], T]]]:
+        """Do `work` on one core, and what is in the block, with the turn that it gets, on another; where there is no
+        other, `work` is done when its result is asked for."""
+        with self.spread() as cores:
+            if cores.helpers is not None and cores.count > 1:
+                result = cores.helpers.submit(work)
+                try:
+                    yield Turn(self.stop, cores=Cores(shared=True)), result.result
+                finally:
+                    wait([result])
+                return
+        yield self, work

@@ -28,7 +28,7 @@ def warm() -> float:
     fill(mask, (0, 0), scores, winners_of(scores), position, position)
     fill_labels(mask, (0, 0), mask)
     pixel = np.zeros((1, 1, 3), np.uint8)
-    blend(pixel, mask, np.zeros((2, 3)), np.zeros(2), pixel.copy())
+    blend(pixel, mask, np.zeros((2, 3)), np.zeros(2), np.zeros((1, 1, 4), np.uint8))
     seconds = perf_counter() - start
     if seconds > SLOW:
         logger.info("compiling took %.1f s; where the result can be kept, the next start finds it", seconds)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from service.cores import ONE_CORE, CorePool, usable_cores
+from service.turn import Turn
 
 AFFINITY = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -49,6 +50,32 @@ def test_a_newcomer_waits_while_all_cores_are_taken_and_then_both_have_one(pool:
             assert cores.shared
         leave.set()
         thread.join()
+    with pool.inside(), pool.spread() as cores:
+        assert not cores.shared
+
+
+def test_work_gets_one_core_while_other_work_is_on_its_way(pool: CorePool) -> None:
+    pool.expect()
+    pool.expect()
+    with pool.inside():
+        with pool.spread() as cores:
+            assert cores.shared
+        pool.forget()
+        with pool.spread() as cores:
+            assert not cores.shared
+
+
+def test_two_things_are_done_beside_each_other_where_there_are_cores_for_both(pool: CorePool) -> None:
+    met = threading.Barrier(2, timeout=10)
+    with pool.inside(), Turn(pool=pool).beside(met.wait) as (own, result):
+        met.wait()
+        with own.spread() as cores:
+            assert (cores.count, cores.shared) == (1, True)
+        assert result() in (0, 1)
+    with pool.inside(), pool.inside(), Turn(pool=pool).beside(lambda: 7) as (own, result):
+        assert result() == 7
+    with pytest.raises(ZeroDivisionError), pool.inside(), Turn(pool=pool).beside(lambda: 7):
+        _ = 1 / 0
     with pool.inside(), pool.spread() as cores:
         assert not cores.shared
 

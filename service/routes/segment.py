@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Annotated, Any
 
@@ -91,11 +92,15 @@ class Task:
         needed = segmenter.thumbnail if settings.thumbnails else None
         picture = decode(self.data, settings.max_pixels, settings.formats, needed)
         decoded = perf_counter()
-        segmentation = segmenter(picture.rgb, turn, picture.size, confidence=self.view == "json")
-        turn.stop.check()
-        segmented = perf_counter()
         if self.view == "overlay" and picture.is_thumbnail:
-            picture = decode(self.data, settings.max_pixels, settings.formats)
+            with turn.beside(partial(decode, self.data, settings.max_pixels, settings.formats)) as (own, whole):
+                segmentation = segmenter(picture.rgb, own, picture.size, confidence=False)
+                segmented = perf_counter()
+                picture = whole()
+        else:
+            segmentation = segmenter(picture.rgb, turn, picture.size, confidence=self.view == "json")
+            segmented = perf_counter()
+        turn.stop.check()
         again = perf_counter()
         response = self._rendered(picture, segmentation, turn)
         steps = {
