@@ -1,4 +1,7 @@
-"""What routes need, as annotated types: a route's signature lists its needs."""
+"""What routes need, as annotated types: a route's signature lists its needs.
+
+They are coroutines so that FastAPI calls them where it is: plain functions it would hand to a thread, one by one.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ from service.repository import Repository
 from service.settings import Settings
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-def _repository(request: Request) -> Repository:
+async def _repository(request: Request) -> Repository:
     repository: Repository = request.app.state.repository
     return repository
 
 
-def _gate(request: Request) -> Gate:
+async def _gate(request: Request) -> Gate:
     gate: Gate = request.app.state.gate
     return gate
 
