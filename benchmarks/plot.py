@@ -45,7 +45,7 @@ def main(results: Path, picture: Path, net: str) -> None:
         axis.invert_yaxis()
         axis.set_title(title, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].legend(fontsize=8)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
     figure.savefig(picture, dpi=110)
 
 
