@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from service.compiled import compiled
 from service.cores import ONE_CORE, Cores
+from service.manifest import MAX_CLASSES
 
 Scores = NDArray[np.float32]
 Ids = NDArray[np.uint8]
 Positions = NDArray[np.float64]
 
 Counts = NDArray[np.int64]
-
-MAX_CLASSES = 256
 
 
 @dataclass(frozen=True)
