@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.load import Body, family
 from benchmarks.nets import Subject
+from tests.server import free_port
 
 HERE = Path(__file__).parent / "peers"
 START_SECONDS = 180
@@ -107,7 +108,7 @@ def environment(peer: str, folder: Path) -> Path:
 def running(system: System, subject: Subject, plan: Plan, folder: Path) -> Iterator[tuple[str, int]]:
     """The server on `subject`, ready: its URL and process id."""
     binary = environment(system.peer, folder / "environments") if system.peer else Path()
-    port = _free_port()
+    port = free_port()
     variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith("SEGSERVE_")},
         "SEGSERVE_MODELS": str(subject.models.absolute()),
@@ -149,18 +150,11 @@ def _workplace(system: System, port: int, plan: Plan, folder: Path) -> Path:
     place.mkdir(exist_ok=True)
     (place / "app.py").write_text((HERE / "mlserver" / "app.py").read_text())
     workers = plan.workers if plan.workers > 1 else 0
-    settings = {"host": "127.0.0.1", "http_port": port, "grpc_port": _free_port(), "metrics_port": _free_port()}
+    settings = {"host": "127.0.0.1", "http_port": port, "grpc_port": free_port(), "metrics_port": free_port()}
     more = {"parallel_workers": workers, "debug": False, "metrics_endpoint": None}
     (place / "settings.json").write_text(json.dumps(settings | more))
     (place / "model-settings.json").write_text(json.dumps({"name": "segment", "implementation": "app.Segment"}))
     return place
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait(port: int, process: subprocess.Popen[bytes], log: str) -> None:

@@ -95,15 +95,12 @@ def _attempt(net: nn.Module, plan: Plan, probe: Probe, seconds: float) -> Export
     try:
         with patience(seconds) if plan.free else nullcontext():
             program = plan.export(net, probe.depth)
+        answer = program.module()
     except OutOfPatience:
         values = {"batch": 1, "height": plan.example[0], "width": plan.example[1]}
         constants = ", ".join(f"{name} can only be {values[name]}" for name in sorted(plan.free))
         return f"torch did not come to an end within {seconds:g} s: {constants}"
     except Exception as error:  # whatever torch may find
-        return _why(error)
-    try:
-        answer = program.module()
-    except Exception as error:  # likewise
         return _why(error)
     sizes = [plan.example]
     if plan.multiple_of:

@@ -66,6 +66,14 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class _Opened:
+    """A variant's graph, and the same on one core, for when others work beside it, if there is one."""
+
+    graph: Graph
+    narrow: Graph | None
+
+
+@dataclass(frozen=True)
 class Model:
     """One version of a model, opened and right; `trials` are those of all its variants that were tried."""
 
@@ -100,23 +108,23 @@ def open_bundle(folder: Path, providers: Sequence[str], variant: str = "auto", s
         )
     listed = GOLDEN in manifest.sha256 or (folder / GOLDEN).exists()
     golden = Golden.load(_checked_file(folder, GOLDEN, manifest)) if listed else None
-    usable: list[tuple[Variant, Segmenter]] = []
+    usable: list[tuple[Variant, _Opened]] = []
     trials: list[Trial] = []
     for candidate in _candidates(folder, manifest, providers, variant):
         try:
-            segmenter, milliseconds = _open_variant(folder, manifest, candidate, golden, providers, sharing)
+            opened, milliseconds = _open_variant(folder, manifest, candidate, golden, providers, sharing.cores)
         except Exception as error:  # whatever a foreign file may do, it does it to itself alone
             trials.append(Trial(candidate.id, refused=reason_for(folder / candidate.file, error)))
             logger.warning("variant refused: %s", trials[-1].refused)
         else:
-            usable.append((candidate, segmenter))
+            usable.append((candidate, opened))
             trials.append(Trial(candidate.id, milliseconds))
     if not usable:
         raise BundleError("; ".join(str(trial.refused) for trial in trials))
     times = [trial.ms or 0.0 for trial in trials if trial.refused is None]
-    chosen, segmenter = usable[times.index(min(times))]
+    chosen, opened = usable[times.index(min(times))]
     proved = golden is not None and chosen.check is not None and chosen.file in manifest.sha256
-    return Model(manifest, chosen, segmenter, proved, tuple(trials))
+    return Model(manifest, chosen, _shared(manifest, opened, golden, sharing), proved, tuple(trials))
 
 
 def reason_for(path: Path, error: Exception) -> str:
@@ -140,20 +148,29 @@ def _open_variant(
     variant: Variant,
     golden: Golden | None,
     providers: Sequence[str],
-    sharing: Sharing,
-) -> tuple[Segmenter, float | None]:
+    cores: int,
+) -> tuple[_Opened, float | None]:
+    """The variant, proved where there is a golden picture, and the milliseconds that it then takes."""
     path = _checked_file(folder, variant.file, manifest)
-    graph = Graph(path, manifest, providers, sharing.cores)
-    narrow = Graph(path, manifest, providers, 1) if sharing.cores > 1 and tuple(providers) == ("cpu",) else None
-    segmenter = Segmenter(manifest, graph, narrow)
+    graph = Graph(path, manifest, providers, cores)
+    narrow = Graph(path, manifest, providers, 1) if cores > 1 and tuple(providers) == ("cpu",) else None
+    opened = _Opened(graph, narrow)
     if golden is None:
-        return segmenter, None
-    for one in (segmenter, *([Segmenter(manifest, narrow)] if narrow else [])):
-        _prove(path, one, variant, golden)
-    milliseconds = _time(segmenter, golden)
-    placement = place(manifest.input, *golden.size)[0]
-    together = joined(graph, narrow, prepare(golden.picture, placement, manifest.input), sharing)
-    return Segmenter(manifest, together) if together else segmenter, milliseconds
+        return opened, None
+    for one in filter(None, (graph, narrow)):
+        _prove(path, Segmenter(manifest, one), variant, golden)
+    return opened, _time(Segmenter(manifest, graph), golden)
+
+
+def _shared(manifest: Manifest, opened: _Opened, golden: Golden | None, sharing: Sharing) -> Segmenter:
+    """The opened graph as its runs share the cores best."""
+    if golden is not None:
+        placement = place(manifest.input, *golden.size)[0]
+        tensor = prepare(golden.picture, placement, manifest.input)
+        together = joined(opened.graph, opened.narrow, tensor, sharing)
+        if together is not None:
+            return Segmenter(manifest, together)
+    return Segmenter(manifest, opened.graph, opened.narrow)
 
 
 def _checked_file(folder: Path, name: str, manifest: Manifest) -> Path:

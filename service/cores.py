@@ -56,6 +56,11 @@ class CorePool:
         self._expected = 0
         self._taken = False
 
+    @property
+    def expected(self) -> int:
+        """Pieces of work that are on their way or being done."""
+        return self._expected
+
     def expect(self) -> None:
         """A piece of work is on its way."""
         with self._changed:

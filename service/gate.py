@@ -43,15 +43,16 @@ class _Job(Generic[T]):
 
     def __init__(self, work: Callable[[Turn], T], pool: CorePool) -> None:
         self.seconds: float | None = None
+        self._pool = pool
         self._turn = Turn(pool=pool)
         self._work: Callable[[Turn], T] | None = work
 
     def __call__(self) -> T:
         """Do the work, in a thread, and measure it."""
-        work, pool = self._work, self._turn.pool
-        if work is None or pool is None:
+        work = self._work
+        if work is None:
             raise DeadlineExceeded("the work was given up before it began")
-        with pool.inside():
+        with self._pool.inside():
             start = monotonic()
             try:
                 result = work(self._turn)
@@ -78,7 +79,6 @@ class Gate:
         self.threads = cores
         self._pool = CorePool(cores)
         self._executor = ThreadPoolExecutor(cores, thread_name_prefix="segment")
-        self._inside = 0
         self._mean_seconds = 0.0
 
     async def run(self, work: Callable[[Turn], T], deadline: Deadline) -> T:
@@ -92,7 +92,6 @@ class Gate:
         del work  # only the job holds it now: this frame may outlive the wait, in the traceback of its own end
         self._pool.expect()
         future = self._executor.submit(job)
-        self._inside += 1
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: _call(loop, self._leave, job.seconds))
         try:
@@ -112,17 +111,17 @@ class Gate:
         self._pool.close()
 
     def _admit(self, deadline: Deadline) -> None:
-        wait = self._mean_seconds * self._inside / self.threads
-        if self._inside >= self.threads and wait > deadline.left:
+        inside = self._pool.expected
+        wait = self._mean_seconds * inside / self.threads
+        if inside >= self.threads and wait > deadline.left:
             raise Overloaded(
-                f"{self._inside} requests are being worked on: the wait would be about {wait:.1f} s, the deadline is "
+                f"{inside} requests are being worked on: the wait would be about {wait:.1f} s, the deadline is "
                 f"{deadline.seconds:g} s; try again later, or with a longer timeout=",
                 retry_after=max(1, math.ceil(wait - deadline.left)),
             )
 
     def _leave(self, seconds: float | None) -> None:
         """A job has ended, after so many seconds of work; None where it never began or failed by itself."""
-        self._inside -= 1
         self._pool.forget()
         if seconds is not None:
             share = SMOOTHING if self._mean_seconds else 1.0

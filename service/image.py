@@ -107,10 +107,7 @@ def decode(
 def _whole(image: Image.Image) -> Picture:
     # Loading first: some formats carry their EXIF data behind the pixels, and Pillow turns TIFFs itself.
     image.load()
-    upright = UPRIGHT.get(_orientation(image))
-    rgb = _to_rgb(image)
-    if upright is not None:
-        rgb = rgb.transpose(upright)
+    rgb = _upright(_to_rgb(image), _orientation(image))
     return Picture(np.asarray(rgb), "JPEG" if image.format == "MPO" else image.format or "", rgb.height, rgb.width)
 
 
@@ -131,8 +128,12 @@ def _thumbnail(image: Image.Image, needed: Callable[[int, int], Thumbnail | None
         return None
     # The last column and row of a reduced JPEG may lie partly beyond the picture; the box leaves that out.
     small = _to_rgb(image).resize(size, wanted.resample, box=draft[1])
-    upright = UPRIGHT.get(orientation)
-    return Picture(np.asarray(small.transpose(upright) if upright is not None else small), "JPEG", height, width)
+    return Picture(np.asarray(_upright(small, orientation)), "JPEG", height, width)
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = UPRIGHT.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def _open(data: bytes, formats: Collection[str]) -> Image.Image:

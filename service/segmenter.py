@@ -72,12 +72,13 @@ class Segmenter:
         None where it sees the picture's own pixels, or samples them without a filter.
         """
         spec = self.manifest.input
-        y, x = (run := place(spec, height, width)[0]).y, run.x
-        whole = (y.source.length, x.source.length) == (height, width)
-        smaller = y.content.length < height and x.content.length < width
-        if spec.fit == "tile" or not whole or not smaller or not spec.antialias or spec.resample == "nearest":
+        if spec.fit == "tile" or not spec.antialias or spec.resample == "nearest":
             return None
-        return Thumbnail(y.content.length, x.content.length, RESAMPLING[spec.resample])
+        run = place(spec, height, width)[0]
+        inner_height, inner_width = run.y.content.length, run.x.content.length
+        if inner_height >= height or inner_width >= width:
+            return None
+        return Thumbnail(inner_height, inner_width, RESAMPLING[spec.resample])
 
     def __call__(
         self,
