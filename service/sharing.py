@@ -37,7 +37,10 @@ def joined(graph: Graph, narrow: Graph | None, tensor: Tensor, sharing: Sharing)
     count = sharing.largest_batch
     if count < 2 or isinstance(graph.shape[0], int):
         return None
-    together = _seconds(lambda: graph.batch([tensor] * count)) / count
+    try:
+        together = _seconds(lambda: graph.batch([tensor] * count)) / count
+    except Exception:  # a graph may name its batch axis and yet take one picture only: it is asked one by one
+        return None
     apart = _seconds(lambda: narrow(tensor)) / sharing.cores if narrow else _seconds(lambda: graph(tensor))
     if together > WORTH_IT * apart:
         return None

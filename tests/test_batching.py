@@ -6,14 +6,19 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from service.batching import Batcher, BatchLimits
 from service.errors import BundleError, DeadlineExceeded
-from service.graph import Answer, Tensor
+from service.graph import Answer, Graph, Tensor
+from service.manifest import InputSpec, Manifest, Variant
+from service.sharing import Sharing, joined
 from service.turn import Stop
+from tests.bundles import class_specs
 
 WAIT = BatchLimits(pictures=4, milliseconds=150)
 
@@ -126,6 +131,32 @@ def test_a_caller_that_leaves_leaves_at_once_and_the_net_ends_when_all_have(firs
         for call in calls:
             with pytest.raises(DeadlineExceeded):
                 call.result(10)
+
+
+def test_a_graph_that_only_says_that_it_takes_any_batch_is_asked_one_by_one(tmp_path: Path) -> None:
+    shape = helper.make_tensor("shape", TensorProto.INT64, [4], [1, 3, 8, 8])  # fails for two pictures
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Reshape", ["planes", "shape"], ["logits"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 8, 8, 3])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None, 3, 8, 8])
+    graph = helper.make_graph(nodes, "stubborn", [image], [logits], [shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    manifest = Manifest(
+        name="stubborn",
+        version=1,
+        license="Apache-2.0",
+        input=InputSpec(height=8, width=8),
+        classes=class_specs(["red", "green", "blue"]),
+        variants=(Variant(id="fp32", file="model.onnx"),),
+    )
+    opened = Graph(tmp_path / "model.onnx", manifest, ("cpu",))
+    with pytest.raises(Exception, match="Reshape"):
+        opened.batch([tensor(1)] * 2)
+    assert joined(opened, None, tensor(1), Sharing(cores=2, batch=BatchLimits(8))) is None
 
 
 def test_a_call_that_was_stopped_before_is_not_answered() -> None:
