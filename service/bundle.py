@@ -93,6 +93,11 @@ class Model:
         """The bundle's version."""
         return self.manifest.version
 
+    @property
+    def ms(self) -> float | None:
+        """The milliseconds that the net takes for the golden picture with all cores; None without one."""
+        return next(trial.ms for trial in self.trials if trial.id == self.variant.id)
+
 
 def open_bundle(folder: Path, providers: Sequence[str], variant: str = "auto", sharing: Sharing = ONE_THREAD) -> Model:
     """Open the bundle in `folder`: of the variants listed for a provider in use, the fastest that proves right.

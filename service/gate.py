@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -79,6 +80,7 @@ class Gate:
         self.threads = cores
         self._pool = CorePool(cores)
         self._executor = ThreadPoolExecutor(cores, thread_name_prefix="segment")
+        self._measuring = Lock()
         self._mean_seconds = 0.0
 
     async def run(self, work: Callable[[Turn], T], deadline: Deadline) -> T:
@@ -92,8 +94,7 @@ class Gate:
         del work  # only the job holds it now: this frame may outlive the wait, in the traceback of its own end
         self._pool.expect()
         future = self._executor.submit(job)
-        loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: _call(loop, self._leave, job.seconds))
+        future.add_done_callback(lambda _: self._leave(job.seconds))
         try:
             async with asyncio.timeout(deadline.left):
                 return await asyncio.wrap_future(future)
@@ -121,14 +122,10 @@ class Gate:
             )
 
     def _leave(self, seconds: float | None) -> None:
-        """A job has ended, after so many seconds of work; None where it never began or failed by itself."""
+        """A job has ended, after so many seconds of work; None where it never began or failed by itself. Called in the
+        job's thread, or in the one that gave it up."""
         self._pool.forget()
         if seconds is not None:
-            share = SMOOTHING if self._mean_seconds else 1.0
-            self._mean_seconds += share * (seconds - self._mean_seconds)
-
-
-def _call(loop: asyncio.AbstractEventLoop, function: Callable[[T], None], value: T) -> None:
-    """Call `function` in the loop's thread; not at all once the loop has ended."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(function, value)
+            with self._measuring:
+                share = SMOOTHING if self._mean_seconds else 1.0
+                self._mean_seconds += share * (seconds - self._mean_seconds)

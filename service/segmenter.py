@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -126,9 +126,11 @@ def _timed(net: Net, tensor: Tensor, stop: Stop) -> tuple[Answer, float]:
 def prepare(rgb: NDArray[np.uint8], placement: Placement, spec: InputSpec) -> Tensor:
     """The net's input for one run: (1, h, w, C) or (1, C, h, w), of the dtype and normalisation that `spec` names."""
     y, x = placement.y, placement.x
-    part = Image.fromarray(rgb[y.source.slice, x.source.slice])
-    part = _resize(part, x.content.length, y.content.length, spec)
-    pixels = np.asarray(part.convert("L"))[..., None] if spec.channels == "GRAY" else np.asarray(part)
+    pixels = rgb[y.source.slice, x.source.slice]
+    if pixels.shape[:2] != (y.content.length, x.content.length):
+        pixels = np.asarray(_resize(Image.fromarray(pixels), x.content.length, y.content.length, spec))
+    if spec.channels == "GRAY":
+        pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
     if (y.content.length, x.content.length) != (y.canvas, x.canvas):
         canvas = np.empty((y.canvas, x.canvas, spec.depth), np.uint8)
         canvas[:] = np.array(spec.pad_value, np.uint8)
@@ -146,8 +148,6 @@ def prepare(rgb: NDArray[np.uint8], placement: Placement, spec: InputSpec) -> Te
 
 
 def _resize(image: Image.Image, width: int, height: int, spec: InputSpec) -> Image.Image:
-    if image.size == (width, height):
-        return image
     method = RESAMPLING[spec.resample]
     if spec.antialias:
         return image.resize((width, height), method)
@@ -176,9 +176,6 @@ class _Reading:
             assert answer.labels is not None
             return cls(answer.labels)
         given = answer.scores
-        if not np.isfinite(given.sum()):
-            # These cannot be interpolated: infinite scores become the highest or lowest that can, NaN the lowest.
-            given = np.nan_to_num(given, nan=-EXTREME, posinf=EXTREME, neginf=-EXTREME)
         channels, classes = given.shape[0], len(manifest.classes)
         if channels not in manifest.score_channels:
             raise BundleError(
@@ -188,8 +185,15 @@ class _Reading:
         scores = given
         if channels < classes:
             scores = np.concatenate([np.full_like(given, _threshold(manifest.output)), given])
+        try:
+            winners = winners_of(scores, cores)
+        except (
+            FloatingPointError
+        ):  # infinite scores become the highest or lowest that can be interpolated, NaN the lowest
+            finite = np.nan_to_num(given, nan=-EXTREME, posinf=EXTREME, neginf=-EXTREME)
+            return cls.of(replace(answer, scores=finite), manifest, confidence, cores)
         probability = _probability(given, manifest.output) if confidence else None
-        return cls(winners_of(scores, cores), scores, probability, answer.labels)
+        return cls(winners, scores, probability, answer.labels)
 
     def fill(
         self, mask: NDArray[np.uint8], placement: Placement, align_corners: bool, cores: Cores

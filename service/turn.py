@@ -60,11 +60,11 @@ class Turn:
         return self.pool.spread() if self.pool else nullcontext(self.cores)
 
     @contextmanager
-    def beside(self, work: Callable[[], T]) -> Iterator[tuple[Turn, Callable[[], T]]]:
+    def beside(self, work: Callable[[], T], pays: Callable[[int], bool]) -> Iterator[tuple[Turn, Callable[[], T]]]:
         """Do `work` on one core, and what is in the block, with the turn that it gets, on another; where there is no
-        other, `work` is done when its result is asked for."""
+        other, or that does not pay with so many cores, `work` is done when its result is asked for."""
         with self.spread() as cores:
-            if cores.helpers is not None and cores.count > 1:
+            if cores.helpers is not None and cores.count > 1 and pays(cores.count):
                 result = cores.helpers.submit(work)
                 try:
                     yield Turn(self.stop, cores=Cores(shared=True)), result.result

@@ -61,9 +61,14 @@ class Steps(NamedTuple):
 
 
 def winners_of(scores: Scores, cores: Cores = ONE_CORE) -> Ids:
-    """The class with the highest score (the first one of equals), uint8 (h, w), for float32 (C, h, w) without NaN."""
+    """The class with the highest score (the first one of equals), uint8 (h, w), for float32 (C, h, w).
+
+    Raises FloatingPointError where a score is not finite.
+    """
     winners = np.empty(scores.shape[1:], np.uint8)
-    cores.split(scores.shape[1], partial(_argmax, scores, winners))
+    finite = cores.split(scores.shape[1], partial(_argmax, scores, winners))
+    if not all(finite):
+        raise FloatingPointError("scores that are infinite or not a number cannot be interpolated")
     return winners
 
 
@@ -82,6 +87,8 @@ def fill(
     `scores` is float32 (C, h, w), `winners` its argmax (h, w); positions ascend from 0 to h - 1 and w - 1, fractions
     between samples. Returns parts for `Tally.of`.
     """
+    if _every(rows, scores.shape[1]) and _every(columns, scores.shape[2]):
+        return fill_labels(mask, origin, winners)
     y, x = Steps.to(rows, scores.shape[1]), Steps.to(columns, scores.shape[2])
 
     def band(start: int, stop: int) -> Counts:
@@ -104,20 +111,29 @@ def nearest(labels: Ids, rows: Positions, columns: Positions) -> Ids:
     return labels[np.rint(rows).astype(np.intp)[:, None], np.rint(columns).astype(np.intp)]
 
 
+def _every(positions: Positions, samples: int) -> bool:
+    """Whether the positions are those of the samples themselves: nothing is to be interpolated."""
+    return positions.size == samples and bool((positions == np.arange(samples)).all())
+
+
 @compiled
-def _argmax(scores: Scores, winners: Ids, start: int, stop: int) -> None:
-    """`winners_of` for the rows from `start` up to `stop`."""
+def _argmax(scores: Scores, winners: Ids, start: int, stop: int) -> bool:
+    """`winners_of` for the rows from `start` up to `stop`; whether all their scores are finite."""
     best = np.empty(scores.shape[2], np.float32)
+    zeros = np.zeros(scores.shape[2], np.float32)
     for row in range(start, stop):
         found = winners[row]
         best[:] = scores[0, row]
+        zeros += best * np.float32(0)
         found[:] = 0
         for index in range(1, scores.shape[0]):
             plane = scores[index, row]
             for column in range(best.size):
+                zeros[column] += plane[column] * np.float32(0)
                 higher = plane[column] > best[column]
                 best[column] = plane[column] if higher else best[column]
                 found[column] = np.uint8(index) if higher else found[column]
+    return not np.isnan(zeros).any()
 
 
 @compiled

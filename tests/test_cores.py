@@ -65,19 +65,30 @@ def test_work_gets_one_core_while_other_work_is_on_its_way(pool: CorePool) -> No
             assert not cores.shared
 
 
+def always(cores: int) -> bool:
+    return cores > 1
+
+
 def test_two_things_are_done_beside_each_other_where_there_are_cores_for_both(pool: CorePool) -> None:
     met = threading.Barrier(2, timeout=10)
-    with pool.inside(), Turn(pool=pool).beside(met.wait) as (own, result):
+    with pool.inside(), Turn(pool=pool).beside(met.wait, always) as (own, result):
         met.wait()
         with own.spread() as cores:
             assert (cores.count, cores.shared) == (1, True)
         assert result() in (0, 1)
-    with pool.inside(), pool.inside(), Turn(pool=pool).beside(lambda: 7) as (own, result):
+    with pool.inside(), pool.inside(), Turn(pool=pool).beside(lambda: 7, always) as (own, result):
         assert result() == 7
-    with pytest.raises(ZeroDivisionError), pool.inside(), Turn(pool=pool).beside(lambda: 7):
+    with pytest.raises(ZeroDivisionError), pool.inside(), Turn(pool=pool).beside(lambda: 7, always):
         _ = 1 / 0
     with pool.inside(), pool.spread() as cores:
         assert not cores.shared
+
+
+def test_where_it_does_not_pay_all_cores_do_one_thing_after_the_other(pool: CorePool) -> None:
+    with pool.inside(), Turn(pool=pool).beside(lambda: 7, lambda cores: cores > pool.count) as (own, result):
+        with own.spread() as cores:
+            assert (cores.count, cores.shared) == (pool.count, False)
+        assert result() == 7
 
 
 def test_all_cores_are_given_back_where_the_work_fails(pool: CorePool) -> None:

@@ -154,6 +154,26 @@ def test_bands_on_several_cores_give_the_same_mask_and_tally() -> None:
     np.testing.assert_array_equal(one.boxes, four.boxes)
 
 
+def test_where_nothing_lies_between_samples_the_mask_is_their_winners_and_counted() -> None:
+    scores = np.random.default_rng(0).normal(size=(5, 4, 7)).astype(np.float32)
+    winners, mask = winners_of(scores), np.full((6, 9), 9, np.uint8)
+    tally = Tally.of(fill(mask, (1, 2), scores, winners, np.arange(4.0), np.arange(7.0)))
+    np.testing.assert_array_equal(mask[1:5, 2:9], scores.argmax(axis=0))
+    assert (mask[0] == 9).all()
+    np.testing.assert_array_equal(tally.pixels[:5], np.bincount(winners.ravel(), minlength=5))
+    rows, columns = np.nonzero(winners == 3)
+    assert tally.boxes[3].tolist() == [columns.min() + 2, rows.min() + 1, columns.max() + 3, rows.max() + 2]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_scores_that_cannot_be_interpolated_are_refused_wherever_they_are(value: float) -> None:
+    for index in range(3 * 2 * 5):
+        scores = np.zeros((3, 2, 5), np.float32)
+        scores.ravel()[index] = value
+        with pytest.raises(FloatingPointError):
+            winners_of(scores)
+
+
 def test_beyond_its_output_the_kernel_needs_a_few_kilobytes() -> None:
     scores = np.random.default_rng(0).normal(size=(12, 36, 48)).astype(np.float32)
     rows, columns = np.linspace(0, 35, 3000), np.linspace(0, 47, 4000)

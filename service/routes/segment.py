@@ -73,6 +73,10 @@ class SegmentQuery(BaseModel):
     timeout: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds the answer may take.")
 
 
+DECODE_MS = 8.0
+"""About what decoding a megapixel of a JPEG takes."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One picture's way through the house, all of it in one of the gate's threads."""
@@ -93,7 +97,8 @@ class Task:
         picture = decode(self.data, settings.max_pixels, settings.formats, needed)
         decoded = perf_counter()
         if self.view == "overlay" and picture.is_thumbnail:
-            with turn.beside(partial(decode, self.data, settings.max_pixels, settings.formats)) as (own, whole):
+            work = partial(decode, self.data, settings.max_pixels, settings.formats)
+            with turn.beside(work, partial(_is_lighter, self.model, picture)) as (own, whole):
                 segmentation = segmenter(picture.rgb, own, picture.size, confidence=False)
                 segmented = perf_counter()
                 picture = whole()
@@ -121,6 +126,12 @@ class Task:
             return Response(body.content, media_type=body.media_type)
         facts = summary(manifest, self.model.variant.id, segmentation, self.options.classes)
         return JSONResponse({"id": None, "stored": self.stored, **facts, "links": {}})
+
+
+def _is_lighter(model: Model, picture: Picture, cores: int) -> bool:
+    """Whether the net loses less on one core instead of `cores` than is won by decoding the picture meanwhile."""
+    decoding = DECODE_MS * picture.height * picture.width / 1e6
+    return model.ms is not None and model.ms * (cores - 1) < decoding
 
 
 @router.post("/segment", openapi_extra={"requestBody": REQUEST_BODY}, responses=ANSWER | PROBLEMS)
