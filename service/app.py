@@ -13,11 +13,17 @@ from starlette.responses import RedirectResponse
 
 from service import problems
 from service.cores import usable_cores
+from service.errors import StoreUnavailable
 from service.gate import Gate
 from service.middleware import RequestContext
 from service.repository import Repository
+from service.results import Results, open_results
 from service.routes import health, models, segment
+from service.routes import results as stored
 from service.settings import Settings
+
+SWEEP_SECONDS = 60
+"""How often results that have expired are removed."""
 
 DESCRIPTION = "Semantic segmentation as a service: POST a picture, get a class mask, an overlay or numbers."
 
@@ -32,12 +38,16 @@ def create_app(settings: Settings) -> FastAPI:
         gate = Gate(cores)
         app.state.gate = gate
         loading = asyncio.create_task(asyncio.to_thread(repository.load))
-        try:
-            yield
-            with suppress(Exception):  # it has been logged, and is why the service was never ready
-                await loading
-        finally:
-            gate.close()
+        with open_results(settings) as results:
+            app.state.results = results
+            sweeping = asyncio.create_task(_sweep(results))
+            try:
+                yield
+                with suppress(Exception):  # it has been logged, and is why the service was never ready
+                    await loading
+            finally:
+                sweeping.cancel()
+                gate.close()
 
     app = FastAPIOffline(
         title="segserve",
@@ -51,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.repository = repository
     app.add_middleware(RequestContext)
     problems.install(app)
-    for resource in (segment, models, health):
+    for resource in (segment, stored, models, health):
         app.include_router(resource.router)
 
     @app.get("/", include_in_schema=False)
@@ -59,3 +69,11 @@ def create_app(settings: Settings) -> FastAPI:
         return RedirectResponse("docs")
 
     return app
+
+
+async def _sweep(results: Results) -> None:
+    """Remove expired results, now and then; a store that does not answer is asked again."""
+    while results.store is not None:
+        await asyncio.sleep(SWEEP_SECONDS)
+        with suppress(StoreUnavailable):
+            await asyncio.to_thread(results.store.sweep)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.errors import BundleError
 from service.geometry import place
 from service.graph import Graph
-from service.manifest import GOLDEN, Manifest, Variant, read_manifest
+from service.manifest import GOLDEN, Manifest, Snapshot, Variant, read_manifest
 from service.segmenter import Segmenter, prepare
 from service.sharing import Sharing, joined
 
@@ -92,6 +92,11 @@ class Model:
     def version(self) -> int:
         """The bundle's version."""
         return self.manifest.version
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What a result of it says of it."""
+        return self.manifest.snapshot(self.variant.id)
 
     @property
     def ms(self) -> float | None:

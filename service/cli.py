@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
+from tempfile import TemporaryDirectory
 
 import click
 import uvicorn
@@ -20,7 +22,7 @@ PREFIX = "SEGSERVE_"
 
 def application() -> Callable[..., object]:
     """The application with the settings of the environment; every server process calls this."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(process)d] %(levelname)s %(name)s: %(message)s")
     return create_app(Settings())
 
 
@@ -45,6 +47,15 @@ def serve(**given: str | None) -> None:
         settings = Settings()
     except ValidationError as error:
         raise click.UsageError(explain(error)) from error
+    with ExitStack() as stack:
+        if settings.results is None and settings.workers > 1:
+            # The workers share one; a process alone makes its own.
+            folder = stack.enter_context(TemporaryDirectory(prefix="segserve-results-"))
+            os.environ[f"{PREFIX}RESULTS"] = f"dir:{folder}"
+        _run(settings)
+
+
+def _run(settings: Settings) -> None:
     try:
         uvicorn.run(
             "service.cli:application",

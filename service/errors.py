@@ -16,6 +16,11 @@ SegserveError
 |  |- ModelRequired         none was named and none is the default
 |  |- UnknownModel          no model or version of that name
 |  `- ModelNotReady         it is loading, or none of its versions is usable
+|- ResultError              a stored result cannot be given
+|  |- UnknownResult         it never was, has expired, or was forgotten
+|  |- ResultsOff            this deployment keeps none
+|  |- StoreFull             there is no room to keep it
+|  `- StoreUnavailable      the store does not answer
 |- BundleError              a bundle in the model repository is refused
 |- Overloaded               the estimated wait exceeds the deadline
 `- DeadlineExceeded         the deadline passed before the answer was there
@@ -91,6 +96,26 @@ class UnknownModel(ModelError):
 
 class ModelNotReady(ModelError):
     """The model is loading, or none of its versions is usable."""
+
+
+class ResultError(SegserveError):
+    """A stored result cannot be kept or given."""
+
+
+class UnknownResult(ResultError):
+    """There is no such result: it never was, has expired, was evicted or forgotten; the message says which."""
+
+
+class ResultsOff(ResultError):
+    """Results are not kept in this deployment."""
+
+
+class StoreFull(ResultError):
+    """The store has no room for a result."""
+
+
+class StoreUnavailable(ResultError):
+    """The store does not answer, or cannot be written."""
 
 
 class BundleError(SegserveError):

@@ -167,6 +167,29 @@ class Variant(Record):
         return inside(value)
 
 
+class Snapshot(Record):
+    """What a result says of the model that made it: all that it takes to show it, whatever becomes of the model."""
+
+    name: str
+    version: int
+    variant: str
+    classes: tuple[ClassSpec, ...]
+
+    @property
+    def palette(self) -> tuple[Color, ...]:
+        """One RGB colour a class, by id."""
+        return tuple(spec.rgb for spec in self.classes)
+
+    def class_ids(self, words: Sequence[str]) -> frozenset[int]:
+        """The ids of the classes that `words` name, by name or id. Raises ParameterError for a word that names none."""
+        by_word = {str(spec.id): spec.id for spec in self.classes} | {spec.name: spec.id for spec in self.classes}
+        strange = [word for word in words if word not in by_word]
+        if strange:
+            known = ", ".join(spec.name for spec in self.classes)
+            raise ParameterError(f"{', '.join(strange)}: not among the classes of {self.name}, which are {known}")
+        return frozenset(by_word[word] for word in words)
+
+
 class Manifest(Record):
     """A bundle's `model.json`."""
 
@@ -202,7 +225,7 @@ class Manifest(Record):
     @property
     def palette(self) -> tuple[Color, ...]:
         """One RGB colour a class, by id."""
-        return tuple(spec.rgb for spec in self.classes)
+        return self.snapshot().palette
 
     @property
     def score_channels(self) -> frozenset[int]:
@@ -213,12 +236,13 @@ class Manifest(Record):
 
     def class_ids(self, words: Sequence[str]) -> frozenset[int]:
         """The ids of the classes that `words` name, by name or id. Raises ParameterError for a word that names none."""
-        by_word = {str(spec.id): spec.id for spec in self.classes} | {spec.name: spec.id for spec in self.classes}
-        strange = [word for word in words if word not in by_word]
-        if strange:
-            known = ", ".join(spec.name for spec in self.classes)
-            raise ParameterError(f"{', '.join(strange)}: not among the classes of {self.name}, which are {known}")
-        return frozenset(by_word[word] for word in words)
+        return self.snapshot().class_ids(words)
+
+    def snapshot(self, variant: str | None = None) -> Snapshot:
+        """What a result says of the model, in that variant (by default the reference)."""
+        return Snapshot(
+            name=self.name, version=self.version, variant=variant or self.reference.id, classes=self.classes
+        )
 
     def to_json(self) -> str:
         """The text of `model.json`."""

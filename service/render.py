@@ -1,140 +1,123 @@
-"""A Segmentation in, the body of an answer out: class mask, palette picture, overlay or summary."""
+"""A Segmentation in, the body of an answer out: the views that there are, and the options that each takes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import numpy as np
-from PIL import Image
-
-from service.blend import blend
+from service import documents, drawing
+from service.drawing import Body, ImageFormat
 from service.errors import ParameterError
 from service.image import Picture
-from service.manifest import Manifest
+from service.manifest import Snapshot
 from service.segmenter import Segmentation
 from service.turn import Turn
 
-View = Literal["json", "mask", "color", "overlay"]
+View = Literal["json", "mask", "color", "overlay", "confidence", "rle", "polygons", "geojson", "zip"]
 
-ImageFormat = Literal["png", "jpeg", "webp"]
+VIEWS: tuple[View, ...] = get_args(View)
 
-SIDE_LIMITS: dict[ImageFormat, int] = {"webp": 16_383, "jpeg": 65_500}
-"""The longest side in pixels that a format can hold."""
-
-FAST_PNG = 1
-"""zlib level of PNG bodies: a third of the time of level 6, files somewhat larger."""
+TAKES: Mapping[View, frozenset[str]] = {
+    "json": frozenset({"classes", "count", "min_area"}),
+    "mask": frozenset({"format"}),
+    "color": frozenset({"format"}),
+    "overlay": frozenset({"format", "classes"}),
+    "confidence": frozenset({"format"}),
+    "rle": frozenset({"classes"}),
+    "polygons": frozenset({"classes", "min_area", "simplify"}),
+    "geojson": frozenset({"classes", "min_area", "simplify"}),
+    "zip": frozenset({"classes"}),
+}
+"""The options that mean something to a view, besides `alpha`, which only an overlay looks at."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a view is rendered. `classes`: the ids asked for, None for all; `format` None: the view's own."""
+    """How a view is rendered.
+
+    `alpha`: the palette's share of an overlay, 0 to 1. `format`: of an overlay; None: JPEG for a JPEG, else PNG.
+    `classes`: the ids asked for, None: all. `min_area`: pixels that an outline or a counted area has at least.
+    `simplify`: pixels by which outlines may move. `count`: ids whose separate areas the summary counts.
+    """
 
     alpha: float = 0.5
     format: ImageFormat | None = None
     classes: frozenset[int] | None = None
+    min_area: int | None = None
+    simplify: float | None = None
+    count: frozenset[int] | None = None
 
     def check(self, view: View) -> None:
         """Raise ParameterError where an option has no meaning for `view`."""
-        if view in ("mask", "color"):
-            if self.classes is not None:
-                raise ParameterError(f"classes= has no meaning for output={view}, which shows every class")
-            if self.format not in (None, "png"):
-                raise ParameterError(f"format={self.format} cannot hold class ids exactly: output={view} is always png")
+        given = [name for name in ("format", "classes", "min_area", "simplify", "count") if self._has(name)]
+        for name in given:
+            if name not in TAKES[view]:
+                where = ", ".join(other for other in VIEWS if name in TAKES[other])
+                raise ParameterError(f"{name}= has no meaning for output={view}, only for {where}")
+        if view in ("mask", "color", "confidence") and self.format not in (None, "png"):
+            raise ParameterError(f"format={self.format} cannot hold values exactly: output={view} is always png")
+        if view == "json" and self.min_area is not None and self.count is None:
+            raise ParameterError("min_area= says which areas count= counts: name classes with count=")
+
+    def _has(self, name: str) -> bool:
+        return getattr(self, name) is not None
+
+
+def needs_confidence(view: View) -> bool:
+    """Whether the view shows how sure the net is."""
+    return view in ("json", "confidence")
 
 
 @dataclass(frozen=True)
-class Body:
-    """An answer's bytes and what they are."""
+class Kept:
+    """Whether a result was stored: its id, or why it was not."""
 
-    content: bytes
-    media_type: str
+    id: str | None = None
+    reason: str = "off"
 
-
-def summary(
-    manifest: Manifest, variant: str, segmentation: Segmentation, classes: Collection[int] | None = None
-) -> dict[str, Any]:
-    """What the `json` view says of a segmentation: model, size, and the classes present, largest first."""
-    height, width = segmentation.mask.shape
-    counts, boxes = segmentation.tally.pixels.tolist(), segmentation.tally.boxes.tolist()
-    present = [spec.id for spec in manifest.classes if counts[spec.id] and (classes is None or spec.id in classes)]
-    return {
-        "model": {"name": manifest.name, "version": manifest.version, "variant": variant},
-        "image": {"width": width, "height": height},
-        "classes": [
-            {
-                "id": index,
-                "name": manifest.classes[index].name,
-                "color": manifest.classes[index].color,
-                "pixels": counts[index],
-                "fraction": counts[index] / (width * height),
-                "bbox": boxes[index],
-                "confidence": segmentation.class_confidence(index),
-            }
-            for index in sorted(present, key=lambda index: -counts[index])
-        ],
-    }
+    def members(self) -> dict[str, Any]:
+        """What the `json` view says of it."""
+        if self.id is None:
+            return {"id": None, "stored": self.reason, "links": {}}
+        links = {view: f"/results/{self.id}/{view}" for view in VIEWS if view != "json"}
+        return {"id": self.id, "stored": True, "links": {"self": f"/results/{self.id}", **links}}
 
 
-def render_image(
-    view: Literal["mask", "color", "overlay"],
-    manifest: Manifest,
-    picture: Picture,
+def render(
+    view: View,
     segmentation: Segmentation,
+    model: Snapshot,
+    picture: Callable[[], Picture],
     options: Options,
-    turn: Turn | None = None,
+    kept: Kept,
+    turn: Turn,
 ) -> Body:
-    """The picture views; an overlay is one of all the picture's pixels.
+    """The view's body; `picture` gives the whole picture, for those that show it.
 
-    Raises ParameterError where the picture's sides exceed what the format can hold.
+    Raises ParameterError where the view cannot be had of this picture or model, and what `picture` raises.
     """
-    if view == "overlay":
-        wanted: ImageFormat = options.format or ("jpeg" if picture.format == "JPEG" else "png")
-        _check_sides(picture, wanted)
-        image = _overlay(picture, segmentation, manifest, options, turn or Turn())
-        return _encode(image if wanted == "jpeg" else image.convert("RGB"), wanted)
-    mask = Image.fromarray(segmentation.mask)
-    return _encode(_with_palette(mask, manifest) if view == "color" else mask, "png")
-
-
-def _overlay(
-    picture: Picture, segmentation: Segmentation, manifest: Manifest, options: Options, turn: Turn
-) -> Image.Image:
-    """The picture blended with the palette where a class is drawn and asked for, in mode RGBX."""
-    tinted = [spec.draw and (options.classes is None or spec.id in options.classes) for spec in manifest.classes]
-    blended = np.zeros((picture.height, picture.width, 4), np.uint8)
-    with turn.spread() as cores:
-        tints = np.array(manifest.palette, np.float64), np.array(tinted) * options.alpha
-        blend(picture.rgb, segmentation.mask, *tints, blended, cores)
-    size = picture.width, picture.height
-    return Image.frombuffer("RGBX", size, blended, "raw", "RGBX", 0, 1)  # the array itself, not a copy
-
-
-def _with_palette(mask: Image.Image, manifest: Manifest) -> Image.Image:
-    """The mask as a palette picture: index = class id."""
-    image = mask.copy()
-    colors = bytes(value for color in manifest.palette for value in color)
-    # A full palette: for a short one, Pillow would pack the ids into fewer than 8 bits.
-    image.putpalette(colors.ljust(3 * 256, b"\0"))
-    return image
-
-
-def _check_sides(picture: Picture, wanted: ImageFormat) -> None:
-    limit = SIDE_LIMITS.get(wanted)
-    if limit is not None and max(picture.size) > limit:
-        raise ParameterError(
-            f"the picture is {picture.width}x{picture.height}, but {wanted} holds sides up to {limit}: use format=png"
-        )
-
-
-def _encode(image: Image.Image, wanted: ImageFormat) -> Body:
-    buffer = BytesIO()
-    if wanted == "png":
-        image.save(buffer, "PNG", compress_level=FAST_PNG)
-    elif wanted == "jpeg":
-        image.save(buffer, "JPEG", quality=85)
-    else:
-        image.save(buffer, "WEBP", quality=85, method=2)
-    return Body(buffer.getvalue(), f"image/{wanted}")
+    mask, classes = segmentation.mask, options.classes
+    least, simplify = options.min_area or 0, options.simplify or 0.0
+    match view:
+        case "json":
+            facts = documents.summary(segmentation, model, classes, options.count or (), least)
+            return Body(json.dumps({**kept.members(), **facts}, ensure_ascii=False).encode(), "application/json")
+        case "mask":
+            return drawing.grey(mask)
+        case "color":
+            return drawing.color(mask, model)
+        case "overlay":
+            return drawing.overlay(picture(), mask, model, options.alpha, classes, options.format, turn)
+        case "confidence":
+            if segmentation.confidence is None:
+                raise ParameterError(f"{model.name} answers class ids without scores: it has no confidence to show")
+            return drawing.enlarged(segmentation.confidence, (mask.shape[0], mask.shape[1]))
+        case "rle":
+            return documents.rle(segmentation, model, classes)
+        case "polygons" | "geojson":
+            write = documents.outlines if view == "polygons" else documents.geojson
+            return write(segmentation, model, classes, least, simplify)
+        case "zip":
+            return documents.zipped(segmentation, model, classes)

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.store import check_address
+
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """The picture formats that may be accepted, by Pillow's names."""
 
@@ -49,12 +51,25 @@ class Settings(BaseSettings):
     timeout: float = Field(30, gt=0, description="Seconds a request may take, unless it asks for another limit.")
     max_timeout: float = Field(120, gt=0, description="Highest limit in seconds that a request may ask for.")
     upload_timeout: float = Field(60, gt=0, description="Seconds within which a request's body must have arrived.")
+    results: str | None = Field(
+        None,
+        description="Where results are kept: off, dir:PATH or redis://HOST; by default a private temporary folder.",
+    )
+    results_seconds: float = Field(3600, gt=0, le=2_592_000, description="How long a result is kept.")
+    results_bytes: ByteSize = Field(
+        ByteSize(2**30), gt=0, description="Most that a folder of results may take; the least recently used go first."
+    )
     ready: Literal["all", "any"] = Field("all", description="Ready when every model is usable, or when any is.")
 
     @field_validator("providers", "formats", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+    @field_validator("results")
+    @classmethod
+    def _known_store(cls, value: str | None) -> str | None:
+        return value and check_address(value)
 
     @field_validator("providers")
     @classmethod

@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from service.gate import Gate
 from service.repository import Repository
+from service.results import Results
 from service.settings import Settings
 
 
@@ -30,6 +31,12 @@ async def _gate(request: Request) -> Gate:
     return gate
 
 
+async def _results(request: Request) -> Results:
+    results: Results = request.app.state.results
+    return results
+
+
+ResultsHere = Annotated[Results, Depends(_results)]
 SettingsHere = Annotated[Settings, Depends(_settings)]
 RepositoryHere = Annotated[Repository, Depends(_repository)]
 GateHere = Annotated[Gate, Depends(_gate)]

@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.responses import Response
 
+from service import drawing
 from service.bundle import Model
 from service.repository import Repository
 from service.routes.dependencies import RepositoryHere
+from service.routes.documented import BINARY, EVERY, Responses, problems
 
 router = APIRouter(prefix="/models", tags=["models"])
 
-PROBLEM: dict[str, dict[str, str]] = {"application/problem+json": {}}
-LOADING: dict[int | str, dict[str, Any]] = {503: {"description": "The models are still loading", "content": PROBLEM}}
-UNKNOWN: dict[int | str, dict[str, Any]] = {
-    404: {"description": "No model of that name", "content": PROBLEM},
-    422: {"description": "The name cannot be understood", "content": PROBLEM},
-}
+PICTURE: Responses = {200: {"description": "A PNG", "headers": EVERY, "content": {"image/png": BINARY}}}
+ANSWERS: Responses = {200: {"headers": EVERY}}
 
 
-@router.get("", responses=LOADING)
+@router.get("", responses=ANSWERS | problems(503))
 @router.head("", include_in_schema=False)
 async def models(repository: RepositoryHere) -> dict[str, list[dict[str, Any]]]:
     """Every model with a usable version."""
     return {"models": [describe(repository, model) for model in repository.serving()]}
 
 
-@router.get("/{name}", responses=LOADING | UNKNOWN)
+@router.get("/{name}", responses=ANSWERS | problems(404, 422, 503))
 @router.head("/{name}", include_in_schema=False)
 async def model(name: str, repository: RepositoryHere) -> dict[str, Any]:
     """One model."""
     return describe(repository, repository.get(name))
+
+
+@router.get("/{name}/legend.png", response_class=Response, responses=PICTURE | problems(404, 422, 503))
+@router.head("/{name}/legend.png", include_in_schema=False)
+async def legend(name: str, repository: RepositoryHere) -> Response:
+    """A model's palette as a picture: each class's colour, id and name."""
+    body = await asyncio.to_thread(drawing.legend, repository.get(name).snapshot)
+    return Response(body.content, media_type=body.media_type)
 
 
 def describe(repository: Repository, model: Model) -> dict[str, Any]:

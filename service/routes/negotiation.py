@@ -6,8 +6,9 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from service.drawing import ImageFormat
 from service.errors import NotAcceptable
-from service.render import ImageFormat, View
+from service.render import View
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ OFFERED: dict[str, Choice] = {
     "image/png": Choice("overlay", "png"),
     "image/jpeg": Choice("overlay", "jpeg"),
     "image/webp": Choice("overlay", "webp"),
+    "application/geo+json": Choice("geojson"),
+    "application/zip": Choice("zip"),
 }
 """The media types that there are; where a client takes several alike, the first."""
 

@@ -1,0 +1,99 @@
+"""What the API docs say of answers, as FastAPI takes it: bodies, headers, and the one form of every error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Responses = dict[int | str, dict[str, Any]]
+
+BINARY: Mapping[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it; docs/errors.md lists the codes."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "about:blank"
+    title: str = Field(description="The status in words.")
+    status: int
+    detail: str = Field(description="What was wrong, the rule, and the way out.")
+    code: str | None = Field(None, description="Stable, for programs to decide by.")
+
+
+def _header(description: str, kind: str = "string") -> dict[str, Any]:
+    return {"description": description, "schema": {"type": kind}}
+
+
+EVERY: Mapping[str, Any] = {
+    "X-Request-ID": _header("The request's own where it is well formed, else a fresh one; the server's log names it."),
+    "Server-Timing": _header("Milliseconds: total, and of a picture queue, decode, infer, upsample and encode."),
+}
+"""Headers of every answer."""
+
+LOCATION: Mapping[str, Any] = {"Content-Location": _header("Where the result is stored, if it is.")}
+CACHING: Mapping[str, Any] = {
+    "ETag": _header("For If-None-Match."),
+    "Cache-Control": _header("Private, until the result expires."),
+}
+RETRY: Mapping[str, Any] = {"Retry-After": _header("Seconds.", "integer")}
+
+WHEN: Mapping[int, str] = {
+    400: "No picture, a broken body, or no model where one must be named",
+    404: "No such model, version or result; the detail says why",
+    406: "Accept names nothing that is offered",
+    408: "The body did not arrive in time",
+    409: "Not possible in this deployment",
+    413: "More bytes or pixels than the limits",
+    415: "A Content-Type that holds no picture, or bytes of no accepted picture format",
+    422: "A parameter of the wrong type or range or without meaning for the view, or a broken picture",
+    429: "Overloaded",
+    500: "The server's fault; its log has the details",
+    503: "Loading, no usable model, or a store that does not answer",
+    504: "The deadline passed",
+}
+
+
+def problems(*statuses: int) -> Responses:
+    """The errors that a route answers with."""
+    described: Responses = {}
+    for status in statuses:
+        described[status] = {
+            "description": WHEN[status],
+            "headers": {**EVERY, **(RETRY if status in (HTTPStatus.TOO_MANY_REQUESTS, 503) else {})},
+            "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+        }
+    return described
+
+
+def answers(headers: Mapping[str, Any]) -> Responses:
+    """A view of a segmentation, whichever it is."""
+    pictures = {f"image/{kind}": BINARY for kind in ("png", "jpeg", "webp")}
+    documents = {kind: {"schema": {"type": "object"}} for kind in ("application/geo+json",)}
+    content = {"application/json": {"example": SUMMARY}, **documents, "application/zip": BINARY, **pictures}
+    return {200: {"description": "The view that was asked for", "headers": {**EVERY, **headers}, "content": content}}
+
+
+SUMMARY: Mapping[str, Any] = {
+    "id": None,
+    "stored": "not requested",
+    "links": {},
+    "model": {"name": "camvid-enet", "version": 1, "variant": "fp32"},
+    "image": {"width": 480, "height": 360},
+    "classes": [
+        {
+            "id": 3,
+            "name": "road",
+            "color": "#804080",
+            "pixels": 49427,
+            "fraction": 0.28603587,
+            "bbox": [22, 190, 480, 360],
+            "confidence": 0.97901155,
+        }
+    ],
+}
+"""An answer in JSON that was not to be stored."""

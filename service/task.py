@@ -1,0 +1,160 @@
+"""A picture and what is asked of it in, the answer's body out: a request's work, done in one thread of the gate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+
+from service.bundle import Model
+from service.drawing import Body
+from service.errors import ResultError, StoreFull
+from service.image import Picture, decode
+from service.manifest import Snapshot
+from service.render import Kept, Options, View, needs_confidence, render
+from service.results import OFF, Result
+from service.segmenter import Segmentation
+from service.settings import Settings
+from service.store import Store, new_id
+from service.turn import Turn
+
+logger = logging.getLogger(__name__)
+
+DECODE_MS = 8.0
+"""About what decoding a megapixel of a JPEG takes."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A body, the id that it can be had again under, and the milliseconds that each step took."""
+
+    body: Body
+    id: str | None
+    steps: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a net saw in a picture, and the whole picture where it is decoded already."""
+
+    segmentation: Segmentation
+    picture: Picture | None
+    decode_ms: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One picture's way through the house, for one view of it; kept in `store`, if there is one."""
+
+    data: bytes
+    model: Model
+    view: View
+    options: Options
+    settings: Settings
+    submitted: float
+    store: Store | None = None
+    unstored: str = OFF
+
+    def __call__(self, turn: Turn) -> Answer:
+        """The answer. Raises a PictureError, ParameterError or DeadlineExceeded."""
+        begun = perf_counter()
+        model = self.model.snapshot
+        confidence = needs_confidence(self.view) or self.store is not None
+        seen = look(self.data, self.model, self.settings, turn, whole=self.view == "overlay", confidence=confidence)
+        turn.stop.check()
+        start = perf_counter()
+        kept = Kept(reason=self.unstored)
+        if self.store is not None:
+            kept = _keep(self.store, Result(self.data, seen.segmentation, model))
+        picture = partial(_whole, self.data, self.settings, seen.picture)
+        body = render(self.view, seen.segmentation, model, picture, self.options, kept, turn)
+        steps = {
+            "queue": (begun - self.submitted) * 1e3,
+            "decode": seen.decode_ms,
+            "infer": seen.segmentation.infer_ms,
+            "upsample": seen.segmentation.upsample_ms,
+            "encode": (perf_counter() - start) * 1e3,
+        }
+        return Answer(body, kept.id, steps)
+
+
+@dataclass(frozen=True)
+class ShowAgain:
+    """A view of a result that is stored under `id`; no net runs."""
+
+    store: Store
+    id: str
+    view: View
+    options: Callable[[Snapshot], Options]
+    settings: Settings
+    submitted: float
+    known: bool = False
+
+    def __call__(self, turn: Turn) -> Answer | None:
+        """The answer; None where the result is there and the client has the answer already (`known`).
+
+        Raises UnknownResult, StoreUnavailable or ParameterError.
+        """
+        begun = perf_counter()
+        data = self.store.get(self.id)
+        if self.known:
+            return None
+        result = Result.unpack(data)
+        fetched = perf_counter()
+        turn.stop.check()
+        picture = partial(_decoded, result.picture, self.settings)
+        options, kept = self.options(result.model), Kept(self.id)
+        body = render(self.view, result.segmentation, result.model, picture, options, kept, turn)
+        steps = {
+            "queue": (begun - self.submitted) * 1e3,
+            "decode": (fetched - begun) * 1e3,
+            "encode": (perf_counter() - fetched) * 1e3,
+        }
+        return Answer(body, self.id, steps)
+
+
+def look(data: bytes, model: Model, settings: Settings, turn: Turn, whole: bool, confidence: bool) -> Seen:
+    """What the model sees in a picture's bytes; with `whole`, all its pixels are decoded as well, beside the net where
+    that is faster. Raises a PictureError, BundleError or DeadlineExceeded."""
+    begun = perf_counter()
+    segmenter = model.segmenter
+    picture = decode(data, settings.max_pixels, settings.formats, segmenter.thumbnail if settings.thumbnails else None)
+    decoded = perf_counter()
+    if not picture.is_thumbnail or not whole:
+        segmentation = segmenter(picture.rgb, turn, picture.size, confidence=confidence)
+        return Seen(segmentation, None if picture.is_thumbnail else picture, (decoded - begun) * 1e3)
+    with turn.beside(partial(_decoded, data, settings), partial(_is_lighter, model, picture)) as (own, all_of_it):
+        segmentation = segmenter(picture.rgb, own, picture.size, confidence=confidence)
+        segmented = perf_counter()
+        picture = all_of_it()
+    return Seen(segmentation, picture, (decoded - begun + perf_counter() - segmented) * 1e3)
+
+
+def _is_lighter(model: Model, picture: Picture, cores: int) -> bool:
+    """Whether the net loses less on one core instead of `cores` than is won by decoding the picture meanwhile."""
+    decoding = DECODE_MS * picture.height * picture.width / 1e6
+    return model.ms is not None and model.ms * (cores - 1) < decoding
+
+
+def _decoded(data: bytes, settings: Settings) -> Picture:
+    return decode(data, settings.max_pixels, settings.formats)
+
+
+def _whole(data: bytes, settings: Settings, picture: Picture | None) -> Picture:
+    return picture or _decoded(data, settings)
+
+
+def _keep(store: Store, result: Result) -> Kept:
+    """Store a result; one that cannot be kept is an answer all the same."""
+    name = new_id()
+    try:
+        store.put(name, result.pack())
+    except StoreFull as error:
+        logger.warning("a result was not kept: %s", error)
+        return Kept(reason="store full")
+    except ResultError as error:
+        logger.warning("a result was not kept: %s", error)
+        return Kept(reason="store unavailable")
+    return Kept(name)
