@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 DATA ?= data/camvid
 RUN ?= runs/camvid-enet
 
-.PHONY: help serve test test-environment test-container test-nets tools lint train bench bench-kernel bench-export clean
+.PHONY: help serve test test-environment test-container test-nets tools lint train openapi bench bench-kernel bench-export clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -37,6 +37,9 @@ lint: $(VENV)/.dev ## Style, types and import rules
 
 train: $(VENV)/.dev ## Train the shipped model again, or go on with it: make train DATA=<data folder> RUN=<run folder>
 	$(BIN)/segserve-train train $(DATA) -o $(RUN) --net enet --epochs 80 --learning-rate 0.004 --precision bf16 --validate-every 4 --resume
+
+openapi: $(VENV)/.dev ## Write docs/openapi.json again, after a change of the interface
+	$(BIN)/python -c 'import json; from service.app import create_app; from service.settings import Settings; print(json.dumps(create_app(Settings()).openapi(), indent=1))' > docs/openapi.json
 
 bench: $(VENV)/.dev ## Measure segserve beside bare loops and other servers (needs wrk; half an hour and more)
 	$(BIN)/python -m benchmarks

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from service.drawing import Body, grey
+from service import png
+from service.drawing import Body
 from service.manifest import ClassSpec, Snapshot
 from service.segmenter import Segmentation
 from service.shapes import components, polygons, rings
@@ -89,7 +90,7 @@ def geojson(segmentation: Segmentation, model: Snapshot, classes: Classes, min_a
 def zipped(segmentation: Segmentation, model: Snapshot, classes: Classes) -> Body:
     """A zip with a PNG of 0 and 255 for each class that was asked for, present or not, and `classes.json`."""
     asked = [spec for spec in model.classes if classes is None or spec.id in classes]
-    nothing = grey(np.zeros_like(segmentation.mask)).content
+    nothing = png.encode(np.zeros_like(segmentation.mask))
     listed = []
     file = BytesIO()
     with ZipFile(file, "w") as archive:  # PNGs are packed already
@@ -102,7 +103,7 @@ def zipped(segmentation: Segmentation, model: Snapshot, classes: Classes) -> Bod
 
 
 def _stencil(mask: NDArray[np.uint8], class_id: int) -> bytes:
-    return grey((mask == class_id).view(np.uint8) * np.uint8(255)).content
+    return png.encode((mask == class_id).view(np.uint8) * np.uint8(255))
 
 
 def _present(segmentation: Segmentation, model: Snapshot, classes: Classes) -> list[ClassSpec]:

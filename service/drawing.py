@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from service import png
 from service.blend import blend
 from service.errors import ParameterError
 from service.image import Picture
@@ -36,18 +37,18 @@ class Body:
     media_type: str
 
 
-def grey(values: NDArray[np.uint8]) -> Body:
-    """An 8-bit grey PNG of the values, uint8 (H, W): of class ids, the mask."""
-    return _encode(Image.fromarray(values), "png")
+def mask(ids: NDArray[np.uint8], turn: Turn) -> Body:
+    """An 8-bit grey PNG of the class ids, uint8 (H, W)."""
+    with turn.spread() as cores:
+        return Body(png.encode(ids, cores=cores), "image/png")
 
 
-def color(mask: NDArray[np.uint8], model: Snapshot) -> Body:
-    """The mask as a palette PNG: index = class id."""
-    image = Image.fromarray(mask).copy()
+def color(ids: NDArray[np.uint8], model: Snapshot, turn: Turn) -> Body:
+    """The class ids, uint8 (H, W), as a palette PNG: index = class id."""
     colors = bytes(value for color in model.palette for value in color)
-    # A full palette: for a short one, Pillow would pack the ids into fewer than 8 bits.
-    image.putpalette(colors.ljust(3 * 256, b"\0"))
-    return _encode(image, "png")
+    with turn.spread() as cores:
+        # A full palette: some readers take a short one for an error where an id lies beyond it.
+        return Body(png.encode(ids, colors.ljust(3 * 256, b"\0"), cores), "image/png")
 
 
 def enlarged(levels: NDArray[np.uint8], size: tuple[int, int]) -> Body:
@@ -58,7 +59,7 @@ def enlarged(levels: NDArray[np.uint8], size: tuple[int, int]) -> Body:
 
 def overlay(
     picture: Picture,
-    mask: NDArray[np.uint8],
+    ids: NDArray[np.uint8],
     model: Snapshot,
     alpha: float,
     classes: frozenset[int] | None,
@@ -75,7 +76,7 @@ def overlay(
     blended = np.zeros((picture.height, picture.width, 4), np.uint8)
     with turn.spread() as cores:
         tints = np.array(model.palette, np.float64), np.array(tinted) * alpha
-        blend(picture.rgb, mask, *tints, blended, cores)
+        blend(picture.rgb, ids, *tints, blended, cores)
     # The array itself, not a copy, in the order in which Pillow keeps colours.
     image = Image.frombuffer("RGBX", (picture.width, picture.height), blended, "raw", "RGBX", 0, 1)
     return _encode(image if kind == "jpeg" else image.convert("RGB"), kind)

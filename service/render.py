@@ -105,9 +105,9 @@ def render(
             facts = documents.summary(segmentation, model, classes, options.count or (), least)
             return Body(json.dumps({**kept.members(), **facts}, ensure_ascii=False).encode(), "application/json")
         case "mask":
-            return drawing.grey(mask)
+            return drawing.mask(mask, turn)
         case "color":
-            return drawing.color(mask, model)
+            return drawing.color(mask, model, turn)
         case "overlay":
             return drawing.overlay(picture(), mask, model, options.alpha, classes, options.format, turn)
         case "confidence":

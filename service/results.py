@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.drawing import grey
+from service import png
 from service.errors import ResultsOff, StoreUnavailable
 from service.manifest import Snapshot
 from service.segmenter import Segmentation
@@ -44,7 +44,7 @@ class Result:
             archive.writestr("picture", self.picture)
             for name, array in arrays.items():
                 if array is not None:
-                    archive.writestr(f"{name}.png", grey(array).content)
+                    archive.writestr(f"{name}.png", png.encode(array))
         return file.getvalue()
 
     @classmethod

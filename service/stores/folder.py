@@ -139,7 +139,9 @@ class FolderStore(Store):
         except OSError as error:
             reason = error.strerror or str(error)
             if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-                raise StoreFull(f"no room for a result in {self.folder}: {reason}; free some, or lower the limit") from error
+                raise StoreFull(
+                    f"no room for a result in {self.folder}: {reason}; free some, or lower the limit"
+                ) from error
             raise StoreUnavailable(
                 f"the folder for results, {self.folder}, cannot be used: {reason}; this process must be able to write it"
             ) from error

@@ -172,7 +172,9 @@ def check(url: str) -> None:
     where = place(url)
     options = {word.partition("=")[0] for word in urlsplit(url).query.split("&") if word}
     if not options <= OPTIONS:
-        raise ValueError(f"the address of {where} has an unknown option after ?: known are {', '.join(sorted(OPTIONS))}")
+        raise ValueError(
+            f"the address of {where} has an unknown option after ?: known are {', '.join(sorted(OPTIONS))}"
+        )
     try:
         client = _client(url)
         client.connection_pool.make_connection()
