@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from io import BytesIO
 from typing import Any, cast
-from zipfile import ZipFile
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,9 +96,12 @@ def zipped(segmentation: Segmentation, model: Snapshot, classes: Classes) -> Bod
     with ZipFile(file, "w") as archive:  # PNGs are packed already
         for spec in asked:
             pixels = int(segmentation.tally.pixels[spec.id])
-            archive.writestr(f"{spec.id}.png", _stencil(segmentation.mask, spec.id) if pixels else nothing)
+            stencil = _stencil(segmentation.mask, spec.id) if pixels else nothing
+            archive.writestr(ZipInfo(f"{spec.id}.png"), stencil)  # its date is always the same, as its content is
             listed.append({**_named(spec), "color": spec.color, "pixels": pixels})
-        archive.writestr("classes.json", json.dumps({**_size(segmentation), "classes": listed}, ensure_ascii=False))
+        archive.writestr(
+            ZipInfo("classes.json"), json.dumps({**_size(segmentation), "classes": listed}, ensure_ascii=False)
+        )
     return Body(file.getvalue(), "application/zip")
 
 

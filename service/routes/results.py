@@ -75,7 +75,7 @@ async def show(
     return await unless_gone(request, answered())
 
 
-@router.delete("/{id}", status_code=HTTPStatus.NO_CONTENT, responses=problems(404, 409, 503))
+@router.delete("/{id}", status_code=HTTPStatus.NO_CONTENT, responses=problems(404, 409, 422, 503))
 async def forget(id: Id, results: ResultsHere) -> None:
     """Forget a stored result."""
     await asyncio.to_thread(results.require().forget, id)

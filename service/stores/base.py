@@ -1,7 +1,5 @@
 """A result's id in, its age and the reason why it is not here out; and what every place for results can do."""
 
-# ruff: noqa: A002 -- a result's id is called id everywhere
-
 from __future__ import annotations
 
 import re
@@ -34,12 +32,16 @@ def new_id(now: float | None = None) -> str:
     return f"{int(time.time() if now is None else now):08x}{secrets.token_hex(16)}"
 
 
-def expiry(id: str, seconds: float) -> float:
-    """When a result that is kept for `seconds` expires, on the clock of `time.time`; UnknownResult where `id` is none."""
+def refuse_junk(id: str) -> None:
+    """Raise UnknownResult where `id` is none."""
     if not RESULT_ID.fullmatch(id):
         shown = repr(id if len(id) <= SHOWN else f"{id[:SHOWN]}...")
         raise UnknownResult(f"{shown} is no result's id: it has 40 digits and letters a to f; POST /segment gives one")
-    return int(id[:8], 16) + seconds
+
+
+def birth(id: str) -> int:
+    """When the result of a proper id was born, by `time.time`."""
+    return int(id[:8], 16)
 
 
 def unknown(id: str, why: Gone, seconds: float) -> UnknownResult:
@@ -66,7 +68,8 @@ class Store(Protocol):
 
     def seconds_left(self, id: str) -> float:
         """Until a result expires, which is negative afterwards; UnknownResult where `id` is none."""
-        return expiry(id, self.seconds) - time.time()
+        refuse_junk(id)
+        return birth(id) + self.seconds - time.time()
 
     def check(self, id: str) -> None:
         """Raise UnknownResult where `id` alone tells that there is no result."""

@@ -1,12 +1,10 @@
 """Results in, keys of a Redis server out, which expire there."""
 
-# ruff: noqa: A002 -- a result's id is called id everywhere
-
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 from urllib.parse import unquote, urlsplit
 
@@ -84,10 +82,8 @@ class RedisStore(Store):
         self._client.close()
 
     def _leave_trace(self, id: str) -> None:
-        try:
+        with suppress(OutOfMemoryError):  # a courtesy: the result is dropped all the same
             self._client.set(FORGOTTEN + id, b"", px=self._milliseconds_left(id))
-        except OutOfMemoryError:
-            pass  # a courtesy: the result is dropped all the same
 
     def _milliseconds_left(self, id: str) -> int:
         return max(1, int(self.seconds_left(id) * 1000))
@@ -148,17 +144,17 @@ class _Rest:
 
 
 def place(url: str) -> str:
-    """Host and port, or the socket's path, of an address, for messages; ValueError, without its value, if it is wrong."""
+    """Host and port of an address, or its socket's path; ValueError, which never holds the password, if it is wrong."""
     try:
         parts = urlsplit(url)
         port = parts.port or 6379
     except ValueError:
         parts, port = urlsplit(""), 0
     if parts.scheme == "unix":
-        good = parts.path and not parts.hostname
+        good = bool(parts.path) and not parts.hostname
     else:  # a password with special characters leaves a part of itself behind the host
         number = parts.path.removeprefix("/") or "0"
-        good = parts.hostname and number.isdecimal() and "@" not in parts.query
+        good = bool(parts.hostname) and number.isdecimal() and "@" not in parts.query
     if not good or parts.fragment:
         raise ValueError(
             f"the address {url.partition(':')[0]}:... is not understood: it must be redis://[USER:PASSWORD@]HOST[:PORT][/DB],"
