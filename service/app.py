@@ -18,7 +18,7 @@ from service.gate import Gate
 from service.middleware import RequestContext
 from service.repository import Repository
 from service.results import Results, open_results
-from service.routes import health, models, segment
+from service.routes import health, hf, models, segment, v2
 from service.routes import results as stored
 from service.settings import Settings
 
@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.repository = repository
     app.add_middleware(RequestContext)
     problems.install(app)
-    for resource in (segment, stored, models, health):
+    for resource in (segment, stored, models, health, v2, hf):
         app.include_router(resource.router)
 
     @app.get("/", include_in_schema=False)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from service.errors import BundleError
 from service.geometry import place
-from service.graph import Graph
+from service.graph import Graph, Tensor
 from service.manifest import GOLDEN, Manifest, Snapshot, Variant, read_manifest
 from service.segmenter import Segmenter, prepare
 from service.sharing import Sharing, joined
+from service.turn import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -75,13 +76,24 @@ class _Opened:
 
 @dataclass(frozen=True)
 class Model:
-    """One version of a model, opened and right; `trials` are those of all its variants that were tried."""
+    """One version of a model, opened and right.
+
+    `trials` are those of all its variants that were tried; `graph` is the chosen one, `narrow` the same for one core,
+    for when others work beside it, if there is one.
+    """
 
     manifest: Manifest
     variant: Variant
     segmenter: Segmenter
     proved: bool
     trials: tuple[Trial, ...]
+    graph: Graph
+    narrow: Graph | None
+
+    def run(self, tensor: Tensor, turn: Turn) -> dict[str, NDArray[np.generic]]:
+        """What the graph itself answers a prepared batch, by output. Raises DeadlineExceeded."""
+        with turn.spread() as cores:
+            return (self.narrow if self.narrow and cores.shared else self.graph).run(tensor, turn.stop)
 
     @property
     def name(self) -> str:
@@ -134,7 +146,9 @@ def open_bundle(folder: Path, providers: Sequence[str], variant: str = "auto", s
     times = [trial.ms or 0.0 for trial in trials if trial.refused is None]
     chosen, opened = usable[times.index(min(times))]
     proved = golden is not None and chosen.check is not None and chosen.file in manifest.sha256
-    return Model(manifest, chosen, _shared(manifest, opened, golden, sharing), proved, tuple(trials))
+    return Model(
+        manifest, chosen, _shared(manifest, opened, golden, sharing), proved, tuple(trials), opened.graph, opened.narrow
+    )
 
 
 def reason_for(path: Path, error: Exception) -> str:

@@ -10,6 +10,8 @@ SegserveError
 |  |- MalformedBody         broken multipart, or two pictures
 |  |- BodyTypeError         a Content-Type that holds no picture
 |  |- SlowUpload            the body did not arrive in time
+|  |- TensorError           a tensor that the model does not take, or does not give
+|  |- Forbidden             what this caller may not do
 |  |- ParameterError        a parameter of the wrong type or range
 |  `- NotAcceptable         no view that the client accepts
 |- ModelError               the request's model cannot be used
@@ -72,6 +74,14 @@ class BodyTypeError(RequestError):
 
 class SlowUpload(RequestError):
     """The body did not arrive in time."""
+
+
+class TensorError(RequestError):
+    """A tensor that the model does not take, or does not give; the message says what it does."""
+
+
+class Forbidden(RequestError):
+    """What this caller may not do."""
 
 
 class ParameterError(RequestError):

@@ -76,15 +76,27 @@ class Graph:
         """
         batch = self._shape[0] if isinstance(self._shape[0], int) else len(tensors)
         filling = [np.zeros_like(tensors[0])] * (batch - len(tensors))
-        stacked = np.concatenate([*tensors, *filling]) if batch > 1 else tensors[0]
+        found = self.run(np.concatenate([*tensors, *filling]) if batch > 1 else tensors[0], stop)
+        return [self._answer(found, index) for index in range(len(tensors))]
+
+    def run(self, tensor: Tensor, stop: Stop | None = None) -> dict[str, NDArray[np.generic]]:
+        """The outputs that the manifest names, by name, as the graph gives them for a batch.
+
+        Raises DeadlineExceeded where `stop` was set before it ended.
+        """
         try:
-            results = self._session.run(self._names, {self._input: stacked}, stop and stop.options)
+            results = self._session.run(self._names, {self._input: tensor}, stop and stop.options)
         except Exception:
             if stop is not None and stop.is_set:
                 raise DeadlineExceeded("the deadline passed while the net was running") from None
             raise
-        found = {name: np.asarray(result) for name, result in zip(self._names, results, strict=True)}
-        return [self._answer(found, index) for index in range(len(tensors))]
+        return {name: np.asarray(result) for name, result in zip(self._names, results, strict=True)}
+
+    @property
+    def outputs(self) -> dict[str, tuple[str, list[int | str | None]]]:
+        """The outputs that the manifest names: onnxruntime's word for their type, and their axes as in `shape`."""
+        known = {output.name: output for output in self._session.get_outputs()}
+        return {name: (known[name].type, list(known[name].shape)) for name in self._names}
 
     def _answer(self, found: Mapping[str, NDArray[np.generic]], index: int) -> Answer:
         """What the outputs say about one picture of the batch."""

@@ -51,7 +51,7 @@ class RequestContext:
             logger.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
             if status:
                 raise
-            await internal_error()(scope, receive, send_with_context)
+            await internal_error(scope["path"])(scope, receive, send_with_context)
         level = logging.DEBUG if scope["path"].startswith("/health/") else logging.INFO
         took = (perf_counter() - start) * 1e3
         logger.log(level, "%s %s %d %.1f ms, request %s", scope["method"], scope["path"], status, took, request_id)

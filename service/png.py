@@ -51,8 +51,8 @@ def _band(ids: NDArray[np.uint8], start: int, stop: int) -> tuple[bytes, int, in
     step = max(1, BLOCK // (ids.shape[1] + 1))
     for top in range(start, stop, step):
         rows = _filtered(ids, top, min(top + step, stop))
-        parts.append(packer.compress(rows))
-        adler = zlib.adler32(rows, adler)
+        parts.append(packer.compress(rows.data))
+        adler = zlib.adler32(rows.data, adler)
         length += rows.size
     parts.append(packer.flush(zlib.Z_FINISH if stop == ids.shape[0] else zlib.Z_FULL_FLUSH))
     return b"".join(parts), adler, length

@@ -19,6 +19,8 @@ STATUS: Mapping[type[errors.SegserveError], HTTPStatus] = {
     errors.SegserveError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.PictureMissing: HTTPStatus.BAD_REQUEST,
     errors.MalformedBody: HTTPStatus.BAD_REQUEST,
+    errors.TensorError: HTTPStatus.BAD_REQUEST,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.ModelRequired: HTTPStatus.BAD_REQUEST,
     errors.UnknownModel: HTTPStatus.NOT_FOUND,
     errors.UnknownResult: HTTPStatus.NOT_FOUND,
@@ -42,10 +44,20 @@ LOADING_RETRY_SECONDS = 5
 """What a client is told to wait for a model that is not ready."""
 
 
+PLAIN = ("/v2", "/hf")
+"""Where errors have the form that other people's clients expect: `{"error": "..."}`."""
+
+
 def problem(
-    status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None, members: Mapping[str, Any] | None = None
+    path: str,
+    status: HTTPStatus,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    members: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
-    """An `application/problem+json` response; `members` are its extension members."""
+    """The error of a request to `path`: `application/problem+json` with its extension `members`, or the plain form."""
+    if path.startswith(PLAIN):
+        return JSONResponse({"error": detail}, status, headers)
     body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **(members or {})}
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
@@ -60,8 +72,8 @@ def code_of(error: type[errors.SegserveError]) -> str:
     return re.sub("(?<!^)(?=[A-Z])", "-", error.__name__).lower()
 
 
-def respond(error: errors.SegserveError) -> JSONResponse:
-    """The response for a domain error."""
+def respond(path: str, error: errors.SegserveError) -> JSONResponse:
+    """The response of a request to `path` for a domain error."""
     status = status_of(type(error))
     members: dict[str, Any] = {"code": code_of(type(error))}
     headers = {}
@@ -71,13 +83,13 @@ def respond(error: errors.SegserveError) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_after)
     elif status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(LOADING_RETRY_SECONDS)
-    return problem(status, str(error), headers, members)
+    return problem(path, status, str(error), headers, members)
 
 
-def internal_error() -> JSONResponse:
-    """The response for a fault of ours: it says nothing of the inside."""
+def internal_error(path: str) -> JSONResponse:
+    """The response of a request to `path` for a fault of ours: it says nothing of the inside."""
     detail = "the server failed on this request; its log has the details under this answer's X-Request-ID"
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+    return problem(path, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
 
 def install(app: FastAPI) -> None:
@@ -87,14 +99,14 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
 
 
-def _domain(_: Request, error: Exception) -> JSONResponse:
+def _domain(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.SegserveError)
     if status_of(type(error)) is HTTPStatus.INTERNAL_SERVER_ERROR:
         raise error  # a fault of ours, whatever the type: logged and answered like any other
-    return respond(error)
+    return respond(request.url.path, error)
 
 
-def _validation(_: Request, error: Exception) -> JSONResponse:
+def _validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     items = [
         {"parameter": str(item["loc"][-1]), "message": item["msg"], "value": repr(item.get("input"))}
@@ -102,7 +114,7 @@ def _validation(_: Request, error: Exception) -> JSONResponse:
     ]
     detail = "; ".join(f"{item['parameter']}={item['value']}: {item['message']}" for item in items)
     members = {"code": code_of(errors.ParameterError), "errors": items}
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, members=members)
+    return problem(request.url.path, HTTPStatus.UNPROCESSABLE_ENTITY, detail, members=members)
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:
@@ -114,4 +126,4 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     elif status is HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "")
         detail = f"{request.url.path} does not take {request.method}, only {allowed}; /docs shows how"
-    return problem(status, detail, error.headers, {"code": status.phrase.lower().replace(" ", "-")})
+    return problem(request.url.path, status, detail, error.headers, {"code": status.phrase.lower().replace(" ", "-")})

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from service import png
-from service.errors import ResultsOff, StoreUnavailable
+from service.errors import ResultsOff, StoreUnavailable, UnknownResult
 from service.manifest import Snapshot
 from service.segmenter import Segmentation
 from service.settings import Settings
@@ -49,7 +49,14 @@ class Result:
 
     @classmethod
     def unpack(cls, data: bytes) -> Result:
-        """The result that `pack` wrote."""
+        """The result that `pack` wrote. Raises UnknownResult where the bytes are damaged, as by a power cut."""
+        try:
+            return cls._read(data)
+        except (BadZipFile, KeyError, OSError, ValueError) as error:
+            raise UnknownResult(f"the stored result is damaged ({error}): POST the picture again") from error
+
+    @classmethod
+    def _read(cls, data: bytes) -> Result:
         with ZipFile(BytesIO(data)) as archive:
             model = Snapshot.model_validate_json(archive.read("model.json"))
             arrays = {name[:-4]: _array(archive.read(name)) for name in archive.namelist() if name.endswith(".png")}

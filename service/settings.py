@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     """How the service runs. Every field is the environment variable `SEGSERVE_<NAME>` and an option of
     `segserve serve`."""
 
-    model_config = SettingsConfigDict(env_prefix="SEGSERVE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SEGSERVE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")

@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 import rasterio.features
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 
 from service.errors import ParameterError
 
 Ring = list[list[int]]
 """Corners [x, y] in pixels, y down, the first one again at the end."""
+
+SHIFT = Affine.translation(1, 1)
+"""Where rasterio puts the picture's corner: of pixels that are their own coordinates it warns, as if of a fault."""
 
 MAX_BORDER = 1_000_000
 """Pixel sides between classes that outlines are made of at most: beyond it they are larger than the picture."""
@@ -32,7 +36,7 @@ def polygons(
     """
     _check_border(mask)
     found = list(_areas(mask, None if simplify else classes))
-    shapes = np.array([shape for _, shape in found], dtype=object)
+    shapes = shapely.transform(np.array([shape for _, shape in found], dtype=object), lambda corners: corners - 1)
     enough = shapely.area(shapes) >= min_area
     if simplify:
         # Neighbours must have their corners in common, also where one of them goes straight on.
@@ -58,13 +62,13 @@ def components(mask: NDArray[np.uint8], class_id: int, min_area: int = 0) -> int
     """
     own = (mask == class_id).astype(np.uint8)
     _check_border(own)
-    areas = rasterio.features.shapes(own, mask=own.astype(bool), connectivity=8)
+    areas = rasterio.features.shapes(own, mask=own.astype(bool), connectivity=8, transform=SHIFT)
     return sum(_area(shape) >= min_area for shape, _ in areas)
 
 
 def _areas(mask: NDArray[np.uint8], classes: frozenset[int] | None) -> Iterator[tuple[int, shapely.Polygon]]:
     wanted = None if classes is None else np.isin(mask, list(classes))
-    for shape, value in rasterio.features.shapes(mask, mask=wanted, connectivity=4):
+    for shape, value in rasterio.features.shapes(mask, mask=wanted, connectivity=4, transform=SHIFT):
         exterior, *holes = shape["coordinates"]
         yield int(value), shapely.Polygon(exterior, holes)
 

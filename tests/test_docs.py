@@ -150,5 +150,18 @@ def test_the_commands_of_the_readmes_take_those_options(line: str) -> None:
         assert option in shown.output
 
 
+def test_the_checked_in_openapi_file_is_what_the_server_says_of_itself() -> None:
+    described = create_app(Settings()).openapi()
+    assert json.loads((ROOT / "docs" / "openapi.json").read_text()) == described, "make openapi writes it again"
+
+
+def test_every_error_is_described_as_the_problem_that_it_is() -> None:
+    for path, methods in routes().items():
+        for method, operation in methods.items():
+            for status, answer in operation["responses"].items():
+                if status >= "400" and path.startswith(("/segment", "/results", "/models")):
+                    assert set(answer["content"]) == {"application/problem+json"}, f"{method} {path} {status}"
+
+
 def test_the_changelog_has_an_unreleased_section() -> None:
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()

@@ -20,7 +20,7 @@ from tests.server import Server, running
 
 PICTURE = bands((200, 10, 10), (10, 200, 10), (10, 10, 200))
 FLAG = encoded(PICTURE)
-UNKNOWN = new_id()
+UNKNOWN = f"{2**31:08x}{0:032x}"
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +205,18 @@ def test_redis_shares_results_and_segmenting_outlives_it(models: Path, tmp_path:
             assert (gone.status_code, gone.json()["code"]) == (503, "store-unavailable")
             assert int(gone.headers["retry-after"]) > 0
             assert httpx.get(f"{one.url}/health/ready").status_code == 200
+
+
+def test_a_damaged_result_is_a_404_that_says_so(models: Path, tmp_path: Path) -> None:
+    with running(models, tmp_path / "log", {"RESULTS": f"dir:{tmp_path}/results"}) as server:
+        location = httpx.post(f"{server.url}/segment", files={"image": FLAG}).headers["content-location"]
+        (file,) = (tmp_path / "results").glob("*.result")
+        whole = file.read_bytes()
+        for damaged in (b"", whole[: len(whole) // 2], whole.replace(b"IDAT", b"JUNK")):
+            file.write_bytes(damaged)
+            answer = httpx.get(f"{server.url}{location}/mask")
+            assert (answer.status_code, answer.json()["code"]) == (404, "unknown-result")
+            assert "damaged" in answer.json()["detail"]
 
 
 def test_the_folder_of_results_is_private_and_gone_with_the_server(

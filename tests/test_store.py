@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -13,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from redis import Redis
@@ -143,16 +145,27 @@ def test_another_process_gets_what_one_puts(tmp_path: Path) -> None:
 
 
 def test_the_least_recently_used_make_room_and_say_so(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path, HOUR, 30)
-    first, second, third = (kept(store, b"0123456789") for _ in range(3))
+    store = FolderStore(tmp_path, HOUR, 100)
+    first, second, third, fourth = (kept(store, bytes(25)) for _ in range(4))
     store.get(first)
-    fourth = kept(store, b"0123456789")
-    assert "was evicted to make room" in why(store, second)
-    with pytest.raises(UnknownResult, match="was evicted"):
-        store.forget(second)
-    fifth = kept(store, b"01234567890123456789")
-    assert "evicted" in why(store, third) and "evicted" in why(store, first)
-    assert store.get(fourth) and store.get(fifth)
+    fifth = kept(store, bytes(25))
+    for id in (second, third):  # the third for the tenth of the room that is to be free afterwards
+        assert "was evicted to make room" in why(store, id)
+        with pytest.raises(UnknownResult, match="was evicted"):
+            store.forget(id)
+    sixth = kept(store, bytes(50))
+    assert "evicted" in why(store, fourth) and "evicted" in why(store, first)
+    assert store.get(fifth) and store.get(sixth)
+
+
+def test_what_another_process_keeps_counts_after_a_second(tmp_path: Path) -> None:
+    one, other = (FolderStore(tmp_path, HOUR, 100) for _ in range(2))
+    first = kept(one, bytes(10))
+    second = kept(other, bytes(80))
+    time.sleep(1.1)
+    third = kept(one, bytes(20))
+    assert "evicted" in why(other, first) and "evicted" in why(other, second)
+    assert other.get(third)
 
 
 def test_what_is_larger_than_all_the_room_evicts_nothing(tmp_path: Path) -> None:
@@ -196,11 +209,16 @@ def unusable(folder: Path) -> Iterator[Store]:
 
 
 def test_a_folder_that_has_become_unusable_is_named(tmp_path: Path) -> None:
+    told = f"the folder for results, {tmp_path}/.*, cannot be used: "
     for store in unusable(tmp_path):
-        id = new_id()
-        for call in (store.get, store.forget, lambda _: store.sweep(), lambda id: store.put(id, b"x")):
-            with pytest.raises(StoreUnavailable, match=f"the folder for results, {tmp_path}/.*, cannot be used: "):
-                call(id)
+        with pytest.raises(StoreUnavailable, match=told):
+            store.put(new_id(), b"x")
+        with pytest.raises(StoreUnavailable, match=told):
+            store.get(new_id())
+        with pytest.raises(StoreUnavailable, match=told):
+            store.forget(new_id())
+        with pytest.raises(StoreUnavailable, match=told):
+            store.sweep()
 
 
 @pytest.mark.parametrize("path", ["file", "file/below", "/proc/results", "/sys/results"])
@@ -213,19 +231,36 @@ def test_a_folder_that_cannot_be_made_is_refused_at_the_start(tmp_path: Path, pa
         pass
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="nothing is read-only for root")
-def test_a_read_only_folder_is_refused_at_the_start_and_still_read_later(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path, HOUR, PLENTY)
-    id = kept(store, b"data")
-    tmp_path.chmod(0o500)
+@contextmanager
+def nobody() -> Iterator[None]:
+    """For root, for whom nothing is read-only: to be somebody else."""
+    if os.getuid() != 0:
+        yield
+        return
+    os.setresuid(65534, 65534, 0)
     try:
-        assert store.get(id) == b"data"
-        with pytest.raises(StoreUnavailable, match="Permission denied"):
-            store.put(new_id(), b"x")
-        with pytest.raises(StoreUnavailable), open_store(f"dir:{tmp_path}", HOUR, PLENTY):
-            pass
+        yield
     finally:
-        tmp_path.chmod(0o700)
+        os.setresuid(0, 0, 0)
+
+
+def test_a_read_only_folder_is_refused_at_the_start_and_still_read_later() -> None:
+    with nobody(), TemporaryDirectory() as name:
+        folder = Path(name)
+        store = FolderStore(folder, HOUR, PLENTY)
+        id = kept(store, b"data")
+        folder.chmod(0o500)
+        try:
+            assert store.get(id) == b"data"
+            with pytest.raises(StoreUnavailable, match=f"{folder}, cannot be used: Permission denied"):
+                store.put(new_id(), b"x")
+            with pytest.raises(StoreUnavailable, match="Permission denied"):
+                store.forget(id)
+            with pytest.raises(StoreUnavailable, match="it cannot be written"), open_store(f"dir:{name}", HOUR, PLENTY):
+                pass
+            assert files(folder) == [f"{id}.result"]
+        finally:
+            folder.chmod(0o700)
 
 
 def test_a_full_disk_is_a_full_store_and_leaves_no_part(tmp_path: Path) -> None:
@@ -239,10 +274,10 @@ def test_a_full_disk_is_a_full_store_and_leaves_no_part(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def hammer(folder: Path, rounds: int) -> int:
-    """Put, get and forget in one process; how often something else had removed what this one put."""
+def hammer(folder: Path, rounds: int) -> set[str]:
+    """Put, get and forget in one process; why some of what it put was not there any more."""
     store = FolderStore(folder, HOUR, 20_000)
-    missed = 0
+    missed = set()
     for turn in range(rounds):
         id = kept(store, bytes([turn % 256]) * 1000)
         try:
@@ -250,18 +285,18 @@ def hammer(folder: Path, rounds: int) -> int:
             if turn % 3 == 0:
                 store.forget(id)
         except UnknownResult as error:
-            assert "evicted" in str(error)
-            missed += 1
+            missed.add(str(error).replace(id, "ID"))
     return missed
 
 
 def test_processes_that_evict_each_others_results_come_to_no_harm(tmp_path: Path) -> None:
     with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
-        list(pool.map(hammer, [tmp_path] * 4, [150] * 4))
+        missed = set[str]().union(*pool.map(hammer, [tmp_path] * 4, [150] * 4))
+    assert all("was evicted" in reason for reason in missed)
     store = FolderStore(tmp_path, HOUR, 20_000)
     store.sweep()
     assert not list(tmp_path.glob("*.part"))
-    assert 10_000 <= sum(path.stat().st_size for path in tmp_path.glob("*.result")) <= 20_000
+    assert 5_000 <= sum(path.stat().st_size for path in tmp_path.glob("*.result")) <= 20_000
 
 
 def test_a_redis_server_drops_results_and_their_traces_itself(redis: RedisServer) -> None:
@@ -327,23 +362,22 @@ def test_only_one_request_waits_for_a_redis_server_that_hangs() -> None:
 
 def test_a_redis_server_without_room_is_a_full_store(tmp_path: Path) -> None:
     with (
-        redis_server(tmp_path / "log", max_memory="4mb") as server,
+        redis_server(tmp_path / "log", max_memory="32mb") as server,
         closing(RedisStore(server.url, HOUR)) as store,
     ):
-        ids = []
+        id = kept(store, bytes(4_000_000))
         with pytest.raises(StoreFull, match=f"in the Redis server at 127.0.0.1:{server.port}"):
-            for _ in range(10):
-                ids.append(kept(store, bytes(1_000_000)))  # noqa: PERF401 -- it ends by an error
-        assert ids and store.get(ids[0]) == bytes(1_000_000)
-        for id in ids:
-            store.forget(id)
-        kept(store, b"there is room again")
+            kept(store, bytes(30_000_000))
+        assert store.get(id) == bytes(4_000_000)
+        store.forget(id)
+        with pytest.raises(UnknownResult):
+            store.get(id)
 
 
 def test_opening_does_not_connect() -> None:
     with open_store("redis://user:secret@127.0.0.1:1/3", HOUR, PLENTY) as store:
         assert store
-        with pytest.raises(StoreUnavailable, match="127.0.0.1:1 cannot be used") as error:
+        with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1 cannot be used") as error:
             store.get(new_id())
         assert "secret" not in str(error.value)
 
@@ -402,8 +436,7 @@ def test_an_address_that_can_be_right_is_accepted(where: str) -> None:
     ],
 )
 def test_an_address_that_cannot_be_right_is_refused_without_its_password(where: str, part: str) -> None:
-    with pytest.raises(ValueError, match="") as error:
+    with pytest.raises(ValueError, match=re.escape(part)) as error:
         check_address(where)
-    assert part in str(error.value)
     assert "secret" not in str(error.value) and "cret@" not in str(error.value)
     assert error.value.__cause__ is None

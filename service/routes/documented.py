@@ -44,6 +44,7 @@ RETRY: Mapping[str, Any] = {"Retry-After": _header("Seconds.", "integer")}
 
 WHEN: Mapping[int, str] = {
     400: "No picture, a broken body, or no model where one must be named",
+    403: "What this caller may not do",
     404: "No such model, version or result; the detail says why",
     406: "Accept names nothing that is offered",
     408: "The body did not arrive in time",
@@ -68,6 +69,15 @@ def problems(*statuses: int) -> Responses:
             "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
         }
     return described
+
+
+def plain(*statuses: int) -> Responses:
+    """The errors of routes that other people's clients ask, in the form that these expect."""
+    schema = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+    return {
+        status: {"description": WHEN[status], "headers": EVERY, "content": {"application/json": {"schema": schema}}}
+        for status in statuses
+    }
 
 
 def answers(headers: Mapping[str, Any]) -> Responses:

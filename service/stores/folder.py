@@ -27,7 +27,7 @@ SPARE = 0.1
 """How much of the room is made free once it is too small."""
 
 COUNT_SECONDS = 1
-"""How long the room that was left is trusted; to look at ten thousand files takes some 30 ms."""
+"""How long the room that was left is trusted; to look at ten thousand files takes some 50 ms."""
 
 PART_SECONDS = 60
 """A part that has not grown for so long has no writer any more."""
