@@ -24,11 +24,12 @@ def warm() -> float:
     """Call each compiled function with the smallest arrays; returns the seconds that it took."""
     start = perf_counter()
     scores = np.zeros((2, 1, 1), np.float32)
-    mask, position = np.zeros((1, 1), np.uint8), np.zeros(1)
-    fill(mask, (0, 0), scores, winners_of(scores), position, position)
+    mask = np.zeros((1, 2), np.uint8)
+    # More positions than samples: where there are as many, nothing is interpolated.
+    fill(mask, (0, 0), scores, winners_of(scores), np.zeros(1), np.zeros(2))
     fill_labels(mask, (0, 0), mask)
-    pixel = np.zeros((1, 1, 3), np.uint8)
-    blend(pixel, mask, np.zeros((2, 3)), np.zeros(2), np.zeros((1, 1, 4), np.uint8))
+    pixels = np.zeros((1, 2, 3), np.uint8)
+    blend(pixels, mask, np.zeros((2, 3)), np.zeros(2), np.zeros((1, 2, 4), np.uint8))
     seconds = perf_counter() - start
     if seconds > SLOW:
         logger.info("compiling took %.1f s; where the result can be kept, the next start finds it", seconds)
