@@ -23,6 +23,7 @@ SegserveError
 |  |- ResultsOff            this deployment keeps none
 |  |- StoreFull             there is no room to keep it
 |  `- StoreUnavailable      the store does not answer
+|- NotPossible              this machine lacks what the answer needs
 |- BundleError              a bundle in the model repository is refused
 |- Overloaded               the estimated wait exceeds the deadline
 `- DeadlineExceeded         the deadline passed before the answer was there
@@ -126,6 +127,10 @@ class StoreFull(ResultError):
 
 class StoreUnavailable(ResultError):
     """The store does not answer, or cannot be written."""
+
+
+class NotPossible(SegserveError):
+    """The machine lacks what the answer needs; the message says what."""
 
 
 class BundleError(SegserveError):

@@ -24,6 +24,7 @@ STATUS: Mapping[type[errors.SegserveError], HTTPStatus] = {
     errors.ModelRequired: HTTPStatus.BAD_REQUEST,
     errors.UnknownModel: HTTPStatus.NOT_FOUND,
     errors.UnknownResult: HTTPStatus.NOT_FOUND,
+    errors.NotPossible: HTTPStatus.CONFLICT,
     errors.ResultsOff: HTTPStatus.CONFLICT,
     errors.StoreFull: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,

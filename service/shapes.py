@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import rasterio.features
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-from service.errors import ParameterError
+from service.errors import NotPossible, ParameterError
 
 Ring = list[list[int]]
 """Corners [x, y] in pixels, y down, the first one again at the end."""
@@ -62,15 +61,26 @@ def components(mask: NDArray[np.uint8], class_id: int, min_area: int = 0) -> int
     """
     own = (mask == class_id).astype(np.uint8)
     _check_border(own)
-    areas = rasterio.features.shapes(own, mask=own.astype(bool), connectivity=8, transform=SHIFT)
-    return sum(_area(shape) >= min_area for shape, _ in areas)
+    return sum(_area(shape) >= min_area for shape, _ in _traced(own, own.astype(bool), 8))
 
 
 def _areas(mask: NDArray[np.uint8], classes: frozenset[int] | None) -> Iterator[tuple[int, shapely.Polygon]]:
     wanted = None if classes is None else np.isin(mask, list(classes))
-    for shape, value in rasterio.features.shapes(mask, mask=wanted, connectivity=4, transform=SHIFT):
+    for shape, value in _traced(mask, wanted, 4):
         exterior, *holes = shape["coordinates"]
         yield int(value), shapely.Polygon(exterior, holes)
+
+
+def _traced(
+    values: NDArray[np.uint8], wanted: NDArray[np.bool_] | None, connectivity: int
+) -> Iterator[tuple[dict[str, Any], float]]:
+    """Each area of one value, as GeoJSON has polygons, where `wanted` says so."""
+    try:
+        # Imported here: where the system lacks a library (libexpat, in some slim images), only outlines are missing.
+        from rasterio.features import shapes  # noqa: PLC0415
+    except ImportError as error:
+        raise NotPossible(f"this machine cannot trace outlines: {error}; ask for output=rle or zip") from error
+    yield from shapes(values, mask=wanted, connectivity=connectivity, transform=SHIFT)
 
 
 def _area(shape: dict[str, Any]) -> float:

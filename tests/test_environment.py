@@ -56,7 +56,7 @@ def test_it_serves_the_same_masks_as_the_development_environment(python: Path, t
         assert served == mask(server.url)
 
 
-@pytest.mark.parametrize("package", ["torch", "onnx", "onnxscript", "httpx", "matplotlib"])
+@pytest.mark.parametrize("package", ["torch", "onnx", "onnxscript", "matplotlib", "pyarrow"])
 def test_it_holds_nothing_that_only_training_export_and_tests_need(package: str, python: Path) -> None:
     done = subprocess.run([python, "-c", f"import {package}"], capture_output=True, text=True, check=False)
     assert "ModuleNotFoundError" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import deque
 from dataclasses import replace
 from io import BytesIO
@@ -21,7 +22,7 @@ from PIL import Image
 
 from service import shapes
 from service.drawing import legend
-from service.errors import ParameterError
+from service.errors import NotPossible, ParameterError
 from service.image import Picture
 from service.manifest import ClassSpec, Snapshot
 from service.render import TAKES, VIEWS, Kept, Options, View, render
@@ -176,6 +177,22 @@ def test_outlines_of_noise_are_refused_before_they_fill_the_memory() -> None:
     with pytest.raises(ParameterError, match="output=rle"):
         body("json", noise, Options(count=frozenset({1})))
     assert (of_polygons(body("polygons", noise[:300, :300])) == noise[:300, :300]).all()
+
+
+OUTLINED: tuple[tuple[View, Options], ...] = (
+    ("polygons", Options()),
+    ("geojson", Options()),
+    ("json", Options(count=frozenset({1}))),
+)
+
+
+def test_where_the_system_lacks_a_library_only_outlines_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rasterio.features", None)
+    for view, options in OUTLINED:
+        with pytest.raises(NotPossible, match="output=rle"):
+            body(view, disc(), options)
+    assert body("rle", disc())
+    assert body("json", disc())
 
 
 def test_the_confidence_is_as_large_as_the_picture_and_smooth() -> None:

@@ -35,7 +35,7 @@ REQUEST_BODY: dict[str, Any] = {
     },
 }
 
-RESPONSES = answers(LOCATION) | problems(400, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504)
+RESPONSES = answers(LOCATION) | problems(400, 404, 406, 408, 409, 413, 415, 422, 429, 500, 503, 504)
 
 
 @router.post("/segment", response_class=Response, openapi_extra={"requestBody": REQUEST_BODY}, responses=RESPONSES)
