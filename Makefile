@@ -15,10 +15,8 @@ help: ## Say what there is
 serve: $(VENV)/.serve ## Install the service and serve ./models on port 8000
 	$(BIN)/segserve serve
 
-# Threads that wait do not spin: two test processes and the servers that they start share the cores.
-test: export OMP_WAIT_POLICY = PASSIVE
 test: $(VENV)/.dev ## Install everything and run the whole test suite
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-environment: $(VENV)/.dev ## Install the service alone into a fresh environment and serve from it
 	$(BIN)/pytest -m environment

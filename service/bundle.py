@@ -79,7 +79,7 @@ class Model:
     """One version of a model, opened and right.
 
     `trials` are those of all its variants that were tried; `graph` is the chosen one, `narrow` the same for one core,
-    for when others work beside it, if there is one.
+    for when others work beside it, if there is one; `together`: how many pictures are best run at once, as measured.
     """
 
     manifest: Manifest
@@ -89,9 +89,20 @@ class Model:
     trials: tuple[Trial, ...]
     graph: Graph
     narrow: Graph | None
+    together: int
 
     def run(self, tensor: Tensor, turn: Turn) -> dict[str, NDArray[np.generic]]:
-        """What the graph itself answers a prepared batch, by output. Raises DeadlineExceeded."""
+        """What the graph itself answers a prepared batch of any length that it takes, by output.
+
+        Raises DeadlineExceeded.
+        """
+        most = len(tensor) if isinstance(self.graph.shape[0], int) else self.together
+        parts = [self._run(tensor[start : start + most], turn) for start in range(0, len(tensor), most)]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _run(self, tensor: Tensor, turn: Turn) -> dict[str, NDArray[np.generic]]:
         with turn.spread() as cores:
             return (self.narrow if self.narrow and cores.shared else self.graph).run(tensor, turn.stop)
 
@@ -146,9 +157,8 @@ def open_bundle(folder: Path, providers: Sequence[str], variant: str = "auto", s
     times = [trial.ms or 0.0 for trial in trials if trial.refused is None]
     chosen, opened = usable[times.index(min(times))]
     proved = golden is not None and chosen.check is not None and chosen.file in manifest.sha256
-    return Model(
-        manifest, chosen, _shared(manifest, opened, golden, sharing), proved, tuple(trials), opened.graph, opened.narrow
-    )
+    segmenter, together = _shared(manifest, opened, golden, sharing)
+    return Model(manifest, chosen, segmenter, proved, tuple(trials), opened.graph, opened.narrow, together)
 
 
 def reason_for(path: Path, error: Exception) -> str:
@@ -186,15 +196,15 @@ def _open_variant(
     return opened, _time(Segmenter(manifest, graph), golden)
 
 
-def _shared(manifest: Manifest, opened: _Opened, golden: Golden | None, sharing: Sharing) -> Segmenter:
-    """The opened graph as its runs share the cores best."""
+def _shared(manifest: Manifest, opened: _Opened, golden: Golden | None, sharing: Sharing) -> tuple[Segmenter, int]:
+    """The opened graph as its runs share the cores best, and how many pictures a run then takes."""
     if golden is not None:
         placement = place(manifest.input, *golden.size)[0]
         tensor = prepare(golden.picture, placement, manifest.input)
         together = joined(opened.graph, opened.narrow, tensor, sharing)
         if together is not None:
-            return Segmenter(manifest, together)
-    return Segmenter(manifest, opened.graph, opened.narrow)
+            return Segmenter(manifest, together), sharing.largest_batch
+    return Segmenter(manifest, opened.graph, opened.narrow), 1
 
 
 def _checked_file(folder: Path, name: str, manifest: Manifest) -> Path:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from service.bundle import Model
 from service.errors import PictureTooLarge, TensorError
 from service.graph import Tensor
-from service.oip import BYTES, Encoded, Inference, Input, datatype_of, write
+from service.oip import Encoded, Inference, write
 from service.settings import Settings
 from service.task import look
+from service.tensors import BYTES, Input, datatype_of
 from service.turn import Turn
 
 PICTURE = "picture"
@@ -57,7 +58,7 @@ class Infer:
         found = self._masks(given, turn) if given.datatype == BYTES else self._run(given, turn)
         wanted = self.asked.outputs or tuple(found)
         head = {"model_name": self.model.name, "model_version": str(self.model.version)}
-        return write(head, {name: found[name] for name in wanted}, self.asked)
+        return write(head, {name: found[name] for name in wanted}, self.asked, turn.stop.check)
 
     def _run(self, given: Input, turn: Turn) -> dict[str, NDArray[np.generic]]:
         return self.model.run(_checked(given, self.model, self.settings.max_pixels), turn)
@@ -108,6 +109,10 @@ def _checked(given: Input, model: Model, max_pixels: int) -> Tensor:
     sides = given.shape[1:3] if spec.layout == "NHWC" else given.shape[2:4]
     if any(side % spec.multiple_of for side in sides):
         raise TensorError(f"{model.name} takes sides that are multiples of {spec.multiple_of}, not {list(sides)}")
+    # Of a net without a size of its own, max_pixels is before the padding to multiples.
+    least = math.prod(side - spec.multiple_of + 1 for side in sides)
+    if spec.fit == "native" and least > spec.max_pixels:
+        raise TensorError(f"{model.name} takes pictures of about {spec.max_pixels} pixels at most, not {list(sides)}")
     _check_pixels(given.shape[0] * math.prod(sides), max_pixels)
     tensor: Tensor = np.asarray(given.array)
     return tensor

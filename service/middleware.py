@@ -14,6 +14,9 @@ from service.problems import internal_error
 
 logger = logging.getLogger(__name__)
 
+QUIET = ("/health/", "/v2/health/")
+"""What orchestrators ask every few seconds."""
+
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -52,6 +55,6 @@ class RequestContext:
             if status:
                 raise
             await internal_error(scope["path"])(scope, receive, send_with_context)
-        level = logging.DEBUG if scope["path"].startswith("/health/") else logging.INFO
+        level = logging.DEBUG if scope["path"].startswith(QUIET) else logging.INFO
         took = (perf_counter() - start) * 1e3
         logger.log(level, "%s %s %d %.1f ms, request %s", scope["method"], scope["path"], status, took, request_id)

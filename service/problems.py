@@ -45,7 +45,7 @@ LOADING_RETRY_SECONDS = 5
 """What a client is told to wait for a model that is not ready."""
 
 
-PLAIN = ("/v2", "/hf")
+PLAIN = ("/v2/", "/hf/")
 """Where errors have the form that other people's clients expect: `{"error": "..."}`."""
 
 
@@ -57,7 +57,7 @@ def problem(
     members: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
     """The error of a request to `path`: `application/problem+json` with its extension `members`, or the plain form."""
-    if path.startswith(PLAIN):
+    if f"{path}/".startswith(PLAIN):
         return JSONResponse({"error": detail}, status, headers)
     body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **(members or {})}
     return JSONResponse(body, status, headers, media_type="application/problem+json")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -77,6 +79,9 @@ def test_an_unknown_model_reaches_the_client_as_its_error(server: Server) -> Non
         (b'{"inputs": ""}', "application/json", 400),
         (b'{"inputs": 7}', "application/json", 400),
         (b"[" * 100_000, "application/json", 400),
+        (b'{"inputs": "", "parameters": {"a": [' + b"[]," * 1_000_000 + b"[]]}}", "application/json", 400),
+        (b'{"inputs": 7}', "Application/JSON; charset=utf-8", 400),
+        (b'{"inputs": "aGVsbG8=", "parameters": {"strange": 1}}', "application/json", 422),
         (b'{"inputs": "aGVsbG8=", "parameters": {"subtask": "panoptic"}}', "application/json", 422),
         (b'{"inputs": "aGVsbG8=", "parameters": {"threshold": 7}}', "application/json", 422),
         (b'{"inputs": "aGVsbG8="}', "application/json", 415),
@@ -89,3 +94,15 @@ def test_hostile_bodies_get_a_4xx_in_the_tasks_form(server: Server, body: bytes,
     answer = httpx.post(f"{server.url}/hf/camvid-enet", content=body, headers={"Content-Type": kind}, timeout=60)
     assert (answer.status_code, list(answer.json())) == (status, ["error"]), answer.text[:300]
     assert "Traceback" not in server.log.read_text()
+
+
+def test_the_example_of_the_documentation_runs(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs" / "protocols.md").read_text()
+    example = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "huggingface" in block)
+    (tmp_path / "photo.jpg").write_bytes(PHOTO.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    made: dict[str, Any] = {}
+    exec(example.replace("http://localhost:8000", server.url), made)
+    assert "road" in capsys.readouterr().out

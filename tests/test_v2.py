@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import threading
 import warnings
 from collections.abc import Iterator
 from io import BytesIO
@@ -16,7 +18,7 @@ import onnxruntime as ort
 import pytest
 from PIL import Image
 
-from tests.bundles import bands, encoded, write_bundle
+from tests.bundles import BLUE, ENDLESS, GREEN, RED, Net, bands, encoded, write_bundle
 from tests.server import Server, running
 
 with warnings.catch_warnings():
@@ -98,8 +100,78 @@ def test_a_tensor_gets_the_logits_that_onnxruntime_gives(
     np.testing.assert_allclose(np.median(np.abs(logits - wanted)), 0, atol=1e-4)
 
 
-def test_without_named_outputs_all_come(client: triton.InferenceServerClient) -> None:
-    assert client.infer(MODEL, [tensor(pictures())]).as_numpy("logits").shape == (1, 11, 360, 480)
+@pytest.mark.parametrize("packed", [None, "gzip"])
+def test_without_named_outputs_all_come(client: triton.InferenceServerClient, packed: str | None) -> None:
+    answer = client.infer(MODEL, [tensor(pictures())], response_compression_algorithm=packed)
+    assert answer.as_numpy("logits").shape == (1, 11, 360, 480)
+
+
+@pytest.mark.parametrize(
+    ("default", "own", "binary"), [(True, None, True), (True, False, False), (False, True, True), (None, None, False)]
+)
+def test_what_an_output_says_of_itself_beats_the_requests_default(
+    server: Server, default: bool | None, own: bool | None, binary: bool
+) -> None:
+    output = {"name": "mask"} | ({} if own is None else {"parameters": {"binary_data": own}})
+    entry = {"name": "picture", "shape": [1, 1], "datatype": "BYTES", "data": [[base64.b64encode(GOLDEN).decode()]]}
+    asking = {"inputs": [entry], "outputs": [output], "parameters": {"binary_data_output": default, "other": [1]}}
+    answer = httpx.post(f"{server.url}/v2/models/{MODEL}/infer", json=asking, timeout=60)
+    assert answer.status_code == 200
+    length = answer.headers.get("Inference-Header-Content-Length")
+    described = json.loads(answer.content[: int(length)] if length else answer.content)["outputs"][0]
+    assert (length is not None, "data" not in described) == (binary, binary)
+
+
+def test_every_kind_of_graph_gives_its_outputs_as_they_are(tmp_path: Path) -> None:
+    nets = {
+        "labels": Net(labels="labels"),
+        "floats": Net(dtype="float32", layout="NCHW", height=24, width=32),
+        "pairs": Net(batch=2, output_layout="NHWC", height=24, width=32),
+    }
+    for name, net in nets.items():
+        write_bundle(tmp_path / "models", name, nets=net)
+    flags = np.stack([bands(RED, GREEN, BLUE, height=24, width=32), bands(BLUE, RED, height=24, width=32)])
+    planes = flags.transpose(0, 3, 1, 2).astype(np.float32)
+    with running(tmp_path / "models", tmp_path / "log") as server:
+        client = triton.InferenceServerClient(server.url.removeprefix("http://"))
+        both = client.infer("labels", [tensor(flags)])
+        np.testing.assert_array_equal(both.as_numpy("logits"), planes)
+        np.testing.assert_array_equal(both.as_numpy("labels"), planes.argmax(1))
+        kinds = [(entry["name"], entry["datatype"]) for entry in client.get_model_metadata("labels")["outputs"]]
+        assert kinds == [("logits", "FP32"), ("labels", "INT64")]
+        for binary in (True, False):
+            given = tensor(planes, datatype="FP32", binary=binary)
+            np.testing.assert_array_equal(client.infer("floats", [given]).as_numpy("logits"), planes)
+        np.testing.assert_array_equal(client.infer("pairs", [tensor(flags)]).as_numpy("logits"), flags)
+        with pytest.raises(InferenceServerException, match=r"takes 'image', UINT8 \[2, 24, 32, 3\]"):
+            client.infer("pairs", [tensor(flags[:1])])
+        with pytest.raises(InferenceServerException, match="about 2073600 pixels at most"):
+            client.infer("labels", [tensor(np.zeros((1, 2000, 2000, 3), np.uint8))])
+        client.close()
+
+
+def test_a_net_that_does_not_end_is_ended_at_the_deadline(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", nets=Net(turns=ENDLESS), golden=False, check=False)
+    with running(tmp_path / "models", tmp_path / "log", {"TIMEOUT": "1"}) as server:
+        url = f"{server.url}/v2/models/rgb/infer"
+        for datatype, data in (("UINT8", [0, 0, 0]), ("BYTES", [base64.b64encode(GOLDEN).decode()])):
+            shape = [1, 1, 1, 3] if datatype == "UINT8" else [1]
+            answer = httpx.post(url, content=head(shape, datatype, data), timeout=60)
+            assert (answer.status_code, list(answer.json())) == (504, ["error"])
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_the_example_of_the_documentation_runs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "protocols.md").read_text()
+    example = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "triton" in block)
+    (tmp_path / "photo.jpg").write_bytes(GOLDEN)
+    monkeypatch.chdir(tmp_path)
+    made: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # an example need not close its file
+        exec(example.replace("http://localhost:8000", server.url).replace("localhost:8000", server.url[7:]), made)
+    assert made["mask"].shape == (1, *np.asarray(Image.open(BytesIO(GOLDEN))).shape[:2])
+    made["client"].close()
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -170,7 +242,24 @@ HOSTILE: dict[str, tuple[bytes, int | None]] = {
     "no JSON": (b"hello", None),
     "no inputs": (b'{"inputs": []}', None),
     "deep JSON": (deep(100_000) + b"}]}", None),
-    "nested data": (head([1], data=[[[[[[1]]]], 2]]), None),
+    "nested unevenly": (head([2], data=[[[[[[1]]]], 2]]), None),
+    "lists of two lengths": (head([3], data=[[1], [1, 2]]), None),
+    "a long text among numbers": (head([100_001], data=["a" * 2**20, *[""] * 100_000]), None),
+    "sides of thousands of digits": (
+        b'{"inputs": [{"name": "image", "shape": [%b, %b], "datatype": "UINT8", "data": [1]}]}'
+        % (b"9" * 4000, b"9" * 4000),
+        None,
+    ),
+    "numbers of thousands of digits": (
+        b'{"inputs": [{"name": "image", "shape": [1], "datatype": "UINT8", "data": [%b]}]}' % (b"9" * 4000),
+        None,
+    ),
+    "numbers beyond their type": (head([1], "FP32", data=[1e300]), None),
+    "millions of lists": (b'{"parameters": {"a": [' + b"[]," * 2_000_000 + b"[]]}}", None),
+    "millions of members": (b'{"parameters": {' + b'"a":0,' * 2_000_000 + b'"a": 0}}', None),
+    "more elements than there are pictures": (head([20_000], "BYTES", data=[""] * 20_000), None),
+    "a binary size that is a boolean": ((truth := head([1], binary_data_size=True)) + b"a", len(truth)),
+    "one element more than the shape says": ((extra := head([1], "BYTES", binary_data_size=8)) + bytes(8), len(extra)),
     "text for numbers": (head([1], data=["a"]), None),
     "numbers out of range": (head([2], data=[1, 256]), None),
     "fractions for whole numbers": (head([1], data=[0.5]), None),
@@ -225,5 +314,20 @@ def test_bodies_beyond_the_limit_and_packed_ones_are_refused(server: Server) -> 
     assert (huge.status_code, list(huge.json())) == (413, ["error"])
     packed = httpx.post(url, content=b"x", headers={"Content-Encoding": "gzip"})
     assert (packed.status_code, "gzip" in packed.json()["error"]) == (415, True)
-    lying = httpx.post(url, content=b"x", headers={"Inference-Header-Content-Length": "-1"})
-    assert lying.status_code == 400
+    for lie in ("-1", "x", "9" * 5000):
+        lying = httpx.post(url, content=b"x", headers={"Inference-Header-Content-Length": lie})
+        assert (lying.status_code, list(lying.json())) == (400, ["error"])
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_the_server_answers_others_while_it_gets_a_hostile_body(server: Server) -> None:
+    body = b'{"parameters": {"a": [' + b"[]," * (10 * 2**20) + b"[]]}}"
+    sending = threading.Thread(
+        target=httpx.post, args=(f"{server.url}/v2/models/{MODEL}/infer",), kwargs={"content": body, "timeout": 60}
+    )
+    sending.start()
+    with httpx.Client() as other:
+        while sending.is_alive():
+            assert other.get(f"{server.url}/v2/health/live", timeout=60).status_code == 200
+    sending.join()
+    assert "Traceback" not in server.log.read_text()

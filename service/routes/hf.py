@@ -29,6 +29,8 @@ from service.turn import Turn
 
 router = APIRouter(prefix="/hf", tags=["hugging face"])
 
+MEMBERS = 100
+"""Values in a JSON body, at most: the task has seven, and base64 has none of the signs that part them."""
 
 BODY: dict[str, Any] = {
     "requestBody": {
@@ -87,8 +89,10 @@ class Segments:
         counts, found = seen.tally.pixels, []
         for spec in sorted(self.model.manifest.classes, key=lambda spec: -int(counts[spec.id])):
             confidence = seen.class_confidence(spec.id)
-            score = 1.0 if confidence is None else confidence
+            # Of a class that is there only between the net's own samples, it is not sure at all.
+            score = confidence or (1.0 if seen.confidence is None else 0.0)
             if counts[spec.id] and score >= self.threshold:
+                turn.stop.check()
                 mask = png.encode((seen.mask == spec.id).view(np.uint8) * np.uint8(255))
                 found.append({"label": spec.name, "score": score, "mask": base64.b64encode(mask).decode()})
         return found
@@ -104,7 +108,7 @@ async def segments(
 ) -> Response:
     """Segment a picture, sent as raw bytes, or in JSON as base64: `{"inputs": "...", "parameters": {}}`."""
     found = repository.get(model)
-    is_json = request.headers.get("content-type", "").startswith("application/json")
+    is_json = request.headers.get("content-type", "").lower().startswith("application/json")
     # In base64 a picture takes a third more.
     limit = settings.max_bytes * 4 // 3 + ENVELOPE if is_json else settings.max_bytes
     body = await read_body(request, limit, settings.upload_timeout)
@@ -121,6 +125,8 @@ async def segments(
 
 def _read(body: bytes) -> tuple[bytes, Parameters]:
     """The picture and the parameters in a JSON body."""
+    if sum(map(body.count, (b",", b"[", b"{"))) > MEMBERS:
+        raise MalformedBody('the body has more values than the task: {"inputs": "<base64>", "parameters": {}}')
     try:
         task = Task.model_validate_json(body)
         return base64.b64decode(task.inputs, validate=True), task.parameters or Parameters()

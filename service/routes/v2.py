@@ -23,6 +23,9 @@ from service.routes.upload import ENVELOPE, SMALL, read_body
 router = APIRouter(prefix="/v2", tags=["open inference protocol"], responses=plain(404, 422, 503))
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+LENGTH_DIGITS = 18
+"""Digits of a length, at most; Python refuses to read thousands of them."""
+
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 
 Name = Annotated[str, Path(description="The model.")]
@@ -108,8 +111,8 @@ async def infer(
 ) -> Response:
     """Run the net on a tensor, or segment pictures that come as BYTES; JSON, or binary tensors after it."""
     found = repository.get(name, version)
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
+    encoding = request.headers.get("content-encoding", "")
+    if encoding.lower() not in ("", "identity"):
         raise BodyTypeError(f"Content-Encoding {encoding} is not taken: send the body as it is")
     length = _header_length(request)
     body = await read_body(request, settings.max_bytes, settings.upload_timeout, ENVELOPE)
@@ -155,6 +158,6 @@ def _header_length(request: Request) -> int | None:
     given = request.headers.get(HEADER_LENGTH)
     if given is None:
         return None
-    if not given.isdecimal():
-        raise MalformedBody(f"{HEADER_LENGTH} is {given!r}: it must be a number of bytes")
+    if not given.isdecimal() or len(given) > LENGTH_DIGITS:
+        raise MalformedBody(f"{HEADER_LENGTH} is {given[:40]!r}: it must be a number of bytes")
     return int(given)
