@@ -126,8 +126,11 @@ def test_its_log_holds_no_warning_and_names_the_licence(container: Container) ->
     assert "telemetry" not in log.lower()
 
 
-def test_it_writes_nothing_even_where_it_may(container: Container) -> None:
-    assert list(Path(f"/proc/{container.pid}/root/tmp").iterdir()) == []
+def test_it_writes_nothing_but_results_and_those_for_itself_alone(container: Container) -> None:
+    (folder,) = Path(f"/proc/{container.pid}/root/tmp").iterdir()
+    assert folder.name.startswith("segserve-results-")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {file.suffix for file in folder.iterdir()} <= {".result"}
 
 
 def test_it_holds_what_serves_and_neither_torch_onnx_nor_build_tools(image: Image) -> None:
