@@ -102,7 +102,7 @@ def _measured(
         for picture, view in asked:
             body = system.body(photos[picture], view)
             address = f"{url}?output={view}" if system.peer is None else url
-            enough = 1.5 * case.clients * _warm_up(address, body)
+            enough = 4 * case.clients * _warm_up(address, body)
             done = Case(case.net, case.file, case.clients, case.system, picture, view)
             yield done, load(address, body, case.clients, max(long, enough), pid, folder)
 
