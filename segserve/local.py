@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +20,6 @@ from segserve.errors import UnusablePicture
 from service.bundle import Model
 from service.cores import CorePool, usable_cores
 from service.errors import ModelRequired, ParameterError, SegserveError, UnknownModel
-from service.image import Picture, decode
 from service.manifest import explain
 from service.render import TAKES, Kept, Options, View, render
 from service.repository import Repository
@@ -70,21 +68,16 @@ class LocalEngine:
     def _outcome(self, data: bytes, wanted: Wanted) -> Outcome:
         turn = Turn(pool=self.pool)
         seen = look(data, self.opened, self.settings, turn, whole="overlay" in wanted.views, confidence=True)
-        document = json.loads(self._rendered("json", data, seen, turn).content)
+        document = json.loads(self._rendered("json", seen, turn).content)
         others = [view for view in wanted.views if view != "json"]
-        return Outcome.of(document, {view: self._rendered(view, data, seen, turn) for view in others}, wanted)
+        return Outcome.of(document, {view: self._rendered(view, seen, turn) for view in others}, wanted)
 
-    def _rendered(self, view: str, data: bytes, seen: Seen, turn: Turn) -> File:
+    def _rendered(self, view: str, seen: Seen, turn: Turn) -> File:
         known = cast("View", view)
         shows_classes = view != "json" and "classes" in TAKES[known]
         options = self.options if shows_classes else replace(self.options, classes=None)
-        picture = partial(_picture, data, seen, self.settings)
-        body = render(known, seen.segmentation, self.opened.snapshot, picture, options, Kept(), turn)
+        body = render(known, seen.segmentation, self.opened.snapshot, seen.whole, options, Kept(), turn)
         return File(body.content, body.media_type)
-
-
-def _picture(data: bytes, seen: Seen, settings: Settings) -> Picture:
-    return seen.picture or decode(data, settings.max_pixels, settings.formats)
 
 
 def open_repository(folder: Path | None, cores: int) -> tuple[Repository, Settings]:

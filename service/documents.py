@@ -9,7 +9,6 @@ from typing import Any, cast
 from zipfile import ZipFile, ZipInfo
 
 import numpy as np
-from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from service import png
@@ -96,17 +95,13 @@ def zipped(segmentation: Segmentation, model: Snapshot, classes: Classes) -> Bod
     with ZipFile(file, "w") as archive:  # PNGs are packed already
         for spec in asked:
             pixels = int(segmentation.tally.pixels[spec.id])
-            stencil = _stencil(segmentation.mask, spec.id) if pixels else nothing
+            stencil = png.stencil(segmentation.mask, spec.id) if pixels else nothing
             archive.writestr(ZipInfo(f"{spec.id}.png"), stencil)  # its date is always the same, as its content is
             listed.append({**_named(spec), "color": spec.color, "pixels": pixels})
         archive.writestr(
             ZipInfo("classes.json"), json.dumps({**_size(segmentation), "classes": listed}, ensure_ascii=False)
         )
     return Body(file.getvalue(), "application/zip")
-
-
-def _stencil(mask: NDArray[np.uint8], class_id: int) -> bytes:
-    return png.encode((mask == class_id).view(np.uint8) * np.uint8(255))
 
 
 def _present(segmentation: Segmentation, model: Snapshot, classes: Classes) -> list[ClassSpec]:

@@ -44,6 +44,11 @@ def encode(ids: NDArray[np.uint8], palette: bytes | None = None, cores: Cores = 
     return b"".join([SIGNATURE, *chunks, _chunk(b"IDAT", stream), _chunk(b"IEND", b"")])
 
 
+def stencil(ids: NDArray[np.uint8], class_id: int) -> bytes:
+    """A grey PNG, 255 where one class is, else 0."""
+    return encode((ids == class_id).view(np.uint8) * np.uint8(255))
+
+
 def _band(ids: NDArray[np.uint8], start: int, stop: int) -> tuple[bytes, int, int]:
     """Rows from `start` up to `stop` as a part of the stream, the Adler-32 of what was packed, and its length."""
     packer = zlib.compressobj(1, zlib.DEFLATED, -15, 9, zlib.Z_RLE)

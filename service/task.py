@@ -37,10 +37,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a net saw in a picture, and the whole picture where it is decoded already."""
+    """What a net saw in a picture; `whole` gives the whole picture, which is decoded only if it was not yet."""
 
     segmentation: Segmentation
-    picture: Picture | None
+    whole: Callable[[], Picture]
     decode_ms: float
 
 
@@ -68,8 +68,7 @@ class Segment:
         kept = Kept(reason=self.unstored)
         if self.store is not None:
             kept = _keep(self.store, Result(self.data, seen.segmentation, model))
-        picture = partial(_whole, self.data, self.settings, seen.picture)
-        body = render(self.view, seen.segmentation, model, picture, self.options, kept, turn)
+        body = render(self.view, seen.segmentation, model, seen.whole, self.options, kept, turn)
         steps = {
             "queue": (begun - self.submitted) * 1e3,
             "decode": seen.decode_ms,
@@ -122,14 +121,15 @@ def look(data: bytes, model: Model, settings: Settings, turn: Turn, whole: bool,
     segmenter = model.segmenter
     picture = decode(data, settings.max_pixels, settings.formats, segmenter.thumbnail if settings.thumbnails else None)
     decoded = perf_counter()
+    later = partial(_decoded, data, settings)
     if not picture.is_thumbnail or not whole:
         segmentation = segmenter(picture.rgb, turn, picture.size, confidence=confidence)
-        return Seen(segmentation, None if picture.is_thumbnail else picture, (decoded - begun) * 1e3)
-    with turn.beside(partial(_decoded, data, settings), partial(_is_lighter, model, picture)) as (own, all_of_it):
+        return Seen(segmentation, later if picture.is_thumbnail else lambda: picture, (decoded - begun) * 1e3)
+    with turn.beside(later, partial(_is_lighter, model, picture)) as (own, all_of_it):
         segmentation = segmenter(picture.rgb, own, picture.size, confidence=confidence)
         segmented = perf_counter()
-        picture = all_of_it()
-    return Seen(segmentation, picture, (decoded - begun + perf_counter() - segmented) * 1e3)
+        entire = all_of_it()
+    return Seen(segmentation, lambda: entire, (decoded - begun + perf_counter() - segmented) * 1e3)
 
 
 def _is_lighter(model: Model, picture: Picture, cores: int) -> bool:
@@ -140,10 +140,6 @@ def _is_lighter(model: Model, picture: Picture, cores: int) -> bool:
 
 def _decoded(data: bytes, settings: Settings) -> Picture:
     return decode(data, settings.max_pixels, settings.formats)
-
-
-def _whole(data: bytes, settings: Settings, picture: Picture | None) -> Picture:
-    return picture or _decoded(data, settings)
 
 
 def _keep(store: Store, result: Result) -> Kept:

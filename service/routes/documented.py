@@ -83,8 +83,8 @@ def plain(*statuses: int) -> Responses:
 def answers(headers: Mapping[str, Any]) -> Responses:
     """A view of a segmentation, whichever it is."""
     pictures = {f"image/{kind}": BINARY for kind in ("png", "jpeg", "webp")}
-    documents = {kind: {"schema": {"type": "object"}} for kind in ("application/geo+json",)}
-    content = {"application/json": {"example": SUMMARY}, **documents, "application/zip": BINARY, **pictures}
+    geojson = {"application/geo+json": {"schema": {"type": "object"}}}
+    content = {"application/json": {"example": SUMMARY}, **geojson, "application/zip": BINARY, **pictures}
     return {200: {"description": "The view that was asked for", "headers": {**EVERY, **headers}, "content": content}}
 
 

@@ -8,7 +8,6 @@ import binascii
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
@@ -93,7 +92,7 @@ class Segments:
             score = confidence or (1.0 if seen.confidence is None else 0.0)
             if counts[spec.id] and score >= self.threshold:
                 turn.stop.check()
-                mask = png.encode((seen.mask == spec.id).view(np.uint8) * np.uint8(255))
+                mask = png.stencil(seen.mask, spec.id)
                 found.append({"label": spec.name, "score": score, "mask": base64.b64encode(mask).decode()})
         return found
 
