@@ -14,7 +14,7 @@ from export.feeding import Said
 from export.foreign import Foreign, take_over
 from export.pair import mask_of
 from export.reading import Reading, read
-from service.bundle import Golden
+from service.golden import Golden
 from service.graph import Graph
 from service.manifest import GOLDEN, MANIFEST, ClassList, Manifest, Variant
 from service.segmenter import Segmenter

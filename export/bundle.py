@@ -22,8 +22,8 @@ from export.prove import prove
 from export.refusal import first_line
 from export.rewrite import Prelu
 from export.source import Candidate, TrainedNet
-from service.bundle import Golden
 from service.errors import BundleError
+from service.golden import Golden
 from service.graph import Graph, Net
 from service.manifest import GOLDEN, MANIFEST, Check, InputSpec, Manifest, Variant
 from service.segmenter import Segmenter

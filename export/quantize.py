@@ -25,8 +25,9 @@ from export.reproduce import golden_min, speedup
 from export.revision import revision
 from export.sensitivity import Choice, Layers, choose
 from export.variants import with_variants
-from service.bundle import Golden, open_bundle
+from service.bundle import open_bundle
 from service.errors import BundleError
+from service.golden import Golden
 from service.graph import Graph
 from service.manifest import GOLDEN, MANIFEST, Check, Manifest, Variant, read_manifest
 from service.segmenter import Segmenter

@@ -15,7 +15,7 @@ from export.errors import ExportError
 from export.pair import Pair, mask_of
 from export.pictures import golden_picture
 from export.report import draw, figures, picture_file, write_json
-from service.bundle import Golden
+from service.golden import Golden
 from service.graph import Answer, Graph, Net
 from service.manifest import GOLDEN, Manifest, Variant, read_manifest
 from service.segmenter import Segmenter

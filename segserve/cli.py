@@ -13,6 +13,7 @@ from segserve.interrupt import INTERRUPTED
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "completion": ("segserve.completion:completion", "Print the script that makes a shell complete commands."),
+    "key": ("segserve.key:key", "Make an API key, or hash one."),
     "models": ("segserve.models:models", "List the models of a folder or of a server."),
     "segment": ("segserve.segment:segment", "Segment pictures and folders of pictures."),
     "serve": ("service.cli:serve", "Serve the models of a folder over HTTP."),

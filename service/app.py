@@ -6,69 +6,139 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import RedirectResponse
 
 from service import problems
+from service.access import Access
 from service.cores import usable_cores
+from service.desired import Desired, open_state_or_none
+from service.draining import Drain
 from service.errors import StoreUnavailable
 from service.gate import Gate
+from service.headers import SecurityHeaders
+from service.keys import Keys
+from service.lifecycle import Lifecycle
 from service.middleware import RequestContext
 from service.repository import Repository
 from service.results import Results, open_results
-from service.routes import health, hf, models, segment, v2
+from service.routes import docs, health, hf, metrics, models, segment, v2
 from service.routes import results as stored
+from service.routes.documented import describe_keys
 from service.settings import Settings
+from service.telemetry import Telemetry
+from service.watching import Keeper
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 SWEEP_SECONDS = 60
 """How often results that have expired are removed."""
 
+EXPOSED = (
+    "X-Request-ID", "Server-Timing", "Content-Location", "Retry-After", "ETag", "Inference-Header-Content-Length",
+)  # fmt: skip
+"""Headers that web pages of other origins may read."""
+
 DESCRIPTION = "Semantic segmentation as a service: POST a picture, get a class mask, an overlay or numbers."
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """An application with its own models and threads; it starts to load the models when the server starts it."""
+def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> FastAPI:
+    """An application with its own models and threads; it starts to load the models when the server starts it.
+
+    `lifecycle`: says when the server may take connections, and when it takes no more work.
+    """
+    life = lifecycle or Lifecycle()
     cores = settings.threads or max(1, usable_cores() // settings.workers)
     repository = Repository(settings, cores)
 
+    def told() -> None:
+        serving = repository.serving()
+        names = [(model.name, model.version, model.variant.id, model.name == repository.default()) for model in serving]
+        app.state.telemetry.models(names)
+        app.state.telemetry.ready(not repository.problems())
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        gate = Gate(cores)
+        gate = Gate(cores, settings.memory_bytes, app.state.telemetry)
         app.state.gate = gate
-        loading = asyncio.create_task(asyncio.to_thread(repository.load))
-        with open_results(settings) as results:
+        with open_results(settings) as results, open_state_or_none(settings.state) as state:
             app.state.results = results
-            sweeping = asyncio.create_task(_sweep(results))
+            app.state.keeper = keeper = Keeper(repository, state, settings.watch, told)
+            loading = asyncio.create_task(keeper.load())
+            chores = [asyncio.create_task(chore) for chore in (_sweep(results), _keep(keeper, loading))]
             try:
+                await life.admission(loading)
                 yield
                 with suppress(Exception):  # it has been logged, and is why the service was never ready
                     await loading
             finally:
-                sweeping.cancel()
+                for chore in chores:
+                    chore.cancel()
                 gate.close()
+                if app.state.tracing is not None:
+                    await asyncio.to_thread(app.state.tracing.close)
 
     app = FastAPIOffline(
         title="segserve",
         version=version("segserve"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     app.state.settings = settings
     app.state.repository = repository
-    app.add_middleware(RequestContext)
+    app.state.lifecycle = life
+    app.state.keys = Keys(settings.api_keys, settings.admin_keys)
+    app.state.telemetry = Telemetry(cores)
+    app.state.tracing = _tracing(settings)
+    life.when_draining(app.state.telemetry.draining)
+    _surround(app, settings)
     problems.install(app)
-    for resource in (segment, stored, models, health, v2, hf):
+    for resource in (segment, stored, models, health, v2, hf, docs, metrics):
         app.include_router(resource.router)
+    describe_keys(app, needed=bool(settings.api_keys))
 
     @app.get("/", include_in_schema=False)
     async def home() -> RedirectResponse:
         return RedirectResponse("docs")
 
     return app
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    if settings.traces is None:
+        return None
+    from service.tracing import Tracing  # noqa: PLC0415 - needs packages that are there only where it is asked for
+
+    return Tracing(settings.traces)
+
+
+def _surround(app: FastAPI, settings: Settings) -> None:
+    """Put around the routes what every request passes, the innermost first."""
+    app.add_middleware(Drain, app.state.lifecycle)
+    app.add_middleware(Access, app.state.keys)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=EXPOSED,
+        )
+    app.add_middleware(RequestContext, app.state.telemetry, app.state.tracing)
+    app.add_middleware(SecurityHeaders)
+
+
+async def _keep(keeper: Keeper, loading: asyncio.Task[Desired]) -> None:
+    """Keep the models up with what is wanted, once they are loaded."""
+    await keeper.run(await loading)
 
 
 async def _sweep(results: Results) -> None:

@@ -6,15 +6,18 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import BundleError
-from service.geometry import place
+from service.geometry import net_pixels, place
+from service.golden import RUNS, Golden
 from service.graph import Graph, Tensor
 from service.manifest import GOLDEN, Manifest, Snapshot, Variant, read_manifest
+from service.polite import politely
 from service.segmenter import Segmenter, prepare
 from service.sharing import Sharing, joined
 from service.turn import Turn
@@ -23,37 +26,6 @@ logger = logging.getLogger(__name__)
 
 ONE_THREAD = Sharing()
 """For who asks from one thread, with onnxruntime's own choice of threads."""
-
-
-@dataclass(frozen=True)
-class Golden:
-    """A picture and what the net must see in it: `masks` holds, per variant id, class ids at the net's resolution."""
-
-    picture: NDArray[np.uint8]
-    masks: dict[str, NDArray[np.uint8]]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the picture."""
-        return self.picture.shape[0], self.picture.shape[1]
-
-    def save(self, path: Path) -> None:
-        """Write `golden.npz`: the picture as `picture`, each mask as `mask.<variant id>`."""
-        arrays = {f"mask.{variant}": mask for variant, mask in self.masks.items()}
-        np.savez_compressed(path, allow_pickle=False, picture=self.picture, **arrays)
-
-    @classmethod
-    def load(cls, path: Path) -> Golden:
-        """Raises BundleError where the file is not as `save` writes it."""
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                picture = arrays["picture"]
-                masks = {name[5:]: arrays[name] for name in arrays.files if name.startswith("mask.")}
-        except Exception as error:  # a damaged file fails anywhere in zipfile, zlib or numpy
-            raise BundleError(f"{path}: cannot be read: {error}") from error
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise BundleError(f"{path}: the picture is {picture.dtype} {picture.shape}, not uint8 (H, W, 3)")
-        return cls(picture, masks)
 
 
 @dataclass(frozen=True)
@@ -68,10 +40,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A variant's graph, and the same on one core, for when others work beside it, if there is one."""
+    """A variant's graph, and the same on one core, for when others work beside it, if there is one; `ms` is what all
+    cores and `core_ms` what one core takes for the golden picture, if there is one."""
 
     graph: Graph
     narrow: Graph | None
+    ms: float | None
+    core_ms: float | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +54,8 @@ class Model:
     """One version of a model, opened and right.
 
     `trials` are those of all its variants that were tried; `graph` is the chosen one, `narrow` the same for one core,
-    for when others work beside it, if there is one; `together`: how many pictures are best run at once, as measured.
+    for when others work beside it, if there is one; `together`: how many pictures are best run at once, as measured;
+    `ms_per_megapixel`: about what one core takes for a megapixel of the net's input, None without a golden picture.
     """
 
     manifest: Manifest
@@ -90,6 +66,7 @@ class Model:
     graph: Graph
     narrow: Graph | None
     together: int
+    ms_per_megapixel: float | None
 
     def run(self, tensor: Tensor, turn: Turn) -> dict[str, NDArray[np.generic]]:
         """What the graph itself answers a prepared batch of any length that it takes, by output.
@@ -145,20 +122,22 @@ def open_bundle(folder: Path, providers: Sequence[str], variant: str = "auto", s
     trials: list[Trial] = []
     for candidate in _candidates(folder, manifest, providers, variant):
         try:
-            opened, milliseconds = _open_variant(folder, manifest, candidate, golden, providers, sharing.cores)
+            opened = _open_variant(folder, manifest, candidate, golden, providers, sharing)
         except Exception as error:  # whatever a foreign file may do, it does it to itself alone
             trials.append(Trial(candidate.id, refused=reason_for(folder / candidate.file, error)))
             logger.warning("variant refused: %s", trials[-1].refused)
         else:
             usable.append((candidate, opened))
-            trials.append(Trial(candidate.id, milliseconds))
+            trials.append(Trial(candidate.id, opened.ms))
     if not usable:
         raise BundleError("; ".join(str(trial.refused) for trial in trials))
-    times = [trial.ms or 0.0 for trial in trials if trial.refused is None]
-    chosen, opened = usable[times.index(min(times))]
+    chosen, opened = min(usable, key=lambda item: (item[1].core_ms if sharing.beside else item[1].ms) or 0.0)
     proved = golden is not None and chosen.check is not None and chosen.file in manifest.sha256
     segmenter, together = _shared(manifest, opened, golden, sharing)
-    return Model(manifest, chosen, segmenter, proved, tuple(trials), opened.graph, opened.narrow, together)
+    rate = None
+    if golden is not None and opened.core_ms is not None:
+        rate = opened.core_ms * 1e6 / net_pixels(manifest.input, *golden.size)
+    return Model(manifest, chosen, segmenter, proved, tuple(trials), opened.graph, opened.narrow, together, rate)
 
 
 def reason_for(path: Path, error: Exception) -> str:
@@ -182,23 +161,25 @@ def _open_variant(
     variant: Variant,
     golden: Golden | None,
     providers: Sequence[str],
-    cores: int,
-) -> tuple[_Opened, float | None]:
-    """The variant, proved where there is a golden picture, and the milliseconds that it then takes."""
+    sharing: Sharing,
+) -> _Opened:
+    """The variant, proved where there is a golden picture."""
     path = _checked_file(folder, variant.file, manifest)
-    graph = Graph(path, manifest, providers, cores)
-    narrow = Graph(path, manifest, providers, 1) if cores > 1 and tuple(providers) == ("cpu",) else None
-    opened = _Opened(graph, narrow)
-    if golden is None:
-        return opened, None
-    for one in filter(None, (graph, narrow)):
-        _prove(path, Segmenter(manifest, one), variant, golden)
-    return opened, _time(Segmenter(manifest, graph), golden)
+
+    def proved(cores: int, runs: int) -> tuple[Graph, float | None]:
+        graph = Graph(path, manifest, providers, cores)
+        return graph, golden.prove(path, Segmenter(manifest, graph), variant, runs) if golden else None
+
+    narrow, core_ms = None, None
+    if sharing.cores > 1 and tuple(providers) == ("cpu",):
+        narrow, core_ms = politely(partial(proved, 1, RUNS)) if sharing.beside else proved(1, 1)
+    graph, ms = proved(sharing.cores, 1 if narrow and sharing.beside else RUNS)
+    return _Opened(graph, narrow, ms, core_ms or ms)
 
 
 def _shared(manifest: Manifest, opened: _Opened, golden: Golden | None, sharing: Sharing) -> tuple[Segmenter, int]:
     """The opened graph as its runs share the cores best, and how many pictures a run then takes."""
-    if golden is not None:
+    if golden is not None and not sharing.beside:
         placement = place(manifest.input, *golden.size)[0]
         tensor = prepare(golden.picture, placement, manifest.input)
         together = joined(opened.graph, opened.narrow, tensor, sharing)
@@ -223,26 +204,3 @@ def _checked_file(folder: Path, name: str, manifest: Manifest) -> Path:
             f"{path}: its sha256 is {found}, model.json says {wanted}: the file is damaged or another one"
         )
     return path
-
-
-def _prove(path: Path, segmenter: Segmenter, variant: Variant, golden: Golden) -> None:
-    """Compare the answer to the golden picture with the stored one."""
-    if variant.id not in golden.masks:
-        raise BundleError(f"{path}: {GOLDEN} holds no mask for the variant {variant.id}")
-    wanted = golden.masks[variant.id]
-    try:
-        seen = segmenter(golden.picture).coarse
-    except Exception as error:  # whatever a foreign graph may do
-        raise BundleError(f"{path}: fails on the golden picture: {error}") from error
-    if seen.shape != wanted.shape:
-        raise BundleError(f"{path}: answers the golden picture at {seen.shape}, the golden mask is {wanted.shape}")
-    agreement = float((seen == wanted).mean())
-    if agreement < variant.golden_min:
-        raise BundleError(
-            f"{path}: agrees with the golden mask at {agreement:.4%} of the pixels, {variant.golden_min:.4%} are needed"
-        )
-
-
-def _time(segmenter: Segmenter, golden: Golden) -> float:
-    """The milliseconds that the net takes for the golden picture, the least of a few."""
-    return min(segmenter(golden.picture, confidence=False).infer_ms for _ in range(3))

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
-import uvicorn
 from pydantic import ValidationError
 
-from service.app import create_app
+from service import logs
 from service.manifest import explain
 from service.settings import Settings
+from service.supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "SEGSERVE_"
 
+METRICS = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable with the folder in which the workers count together."""
 
-def application() -> Callable[..., object]:
-    """The application with the settings of the environment; every server process calls this."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(process)d] %(levelname)s %(name)s: %(message)s")
-    return create_app(Settings())
+BACKLOG = 2048
+"""Connections that the system holds until a worker takes them."""
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -47,26 +52,52 @@ def serve(**given: str | None) -> None:
         settings = Settings()
     except ValidationError as error:
         raise click.UsageError(explain(error)) from error
+    for name in ("api_keys", "admin_keys"):
+        if digests := getattr(settings, name):
+            # A worker that is replaced later has the same keys, whatever has become of a file that lists them.
+            os.environ[PREFIX + name.upper()] = ",".join(digests)
+    logs.configure(settings)
     with ExitStack() as stack:
-        if settings.results is None and settings.workers > 1:
-            # The workers share one; a process alone makes its own.
-            folder = stack.enter_context(TemporaryDirectory(prefix="segserve-results-"))
-            os.environ[f"{PREFIX}RESULTS"] = f"dir:{folder}"
-        _run(settings)
+        _make_home(stack, settings)
+        listener = stack.enter_context(_listen(settings.host, settings.port))
+        seconds = settings.drain_delay + settings.drain_seconds
+        supervisor = Supervisor(listener, settings.workers, seconds, _forget)
+        if not asyncio.run(supervisor.run()):
+            sys.exit(1)
 
 
-def _run(settings: Settings) -> None:
+def _make_home(stack: ExitStack, settings: Settings) -> None:
+    """A private folder for what the workers share, unless the settings name another place for it; it ends with the
+    server. Where none can be made, the service does without."""
     try:
-        uvicorn.run(
-            "service.cli:application",
-            factory=True,
-            host=settings.host,
-            port=settings.port,
-            workers=settings.workers,
-            http="httptools",
-            log_level="info",
-            access_log=False,
-        )
-    except SystemExit as end:
-        # uvicorn has said what was wrong, a port in use for instance; its exit codes are not ours.
-        sys.exit(1 if end.code else 0)
+        home = Path(stack.enter_context(TemporaryDirectory(prefix="segserve-", ignore_cleanup_errors=True)))
+    except OSError as error:
+        logger.error("no temporary folder can be made (%s): what needs one is not kept", error)
+        return
+    if settings.results is None:
+        os.environ[f"{PREFIX}RESULTS"] = f"dir:{home / 'results'}"
+    if settings.state is None:
+        os.environ[f"{PREFIX}STATE"] = str(home / "state")
+    metrics = home / "metrics"
+    metrics.mkdir()
+    os.environ[METRICS] = str(metrics)
+
+
+def _forget(pid: int) -> None:
+    """What a worker process measured of itself ends with it; what it counted stays."""
+    if METRICS in os.environ:
+        from service.exposition import retire  # noqa: PLC0415 - most servers end without it
+
+        retire(pid)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    shown = f"[{host}]" if family == socket.AF_INET6 else host
+    logger.info("listening on http://%s:%d", shown, listener.getsockname()[1])
+    return listener

@@ -11,12 +11,14 @@ SegserveError
 |  |- BodyTypeError         a Content-Type that holds no picture
 |  |- SlowUpload            the body did not arrive in time
 |  |- TensorError           a tensor that the model does not take, or does not give
+|  |- KeyMissing            there is no key, where one is needed
 |  |- Forbidden             what this caller may not do
 |  |- ParameterError        a parameter of the wrong type or range
 |  `- NotAcceptable         no view that the client accepts
 |- ModelError               the request's model cannot be used
 |  |- ModelRequired         none was named and none is the default
 |  |- UnknownModel          no model or version of that name
+|  |- ModelUnloaded         an administrator does not want it served
 |  `- ModelNotReady         it is loading, or none of its versions is usable
 |- ResultError              a stored result cannot be given
 |  |- UnknownResult         it never was, has expired, or was forgotten
@@ -26,6 +28,8 @@ SegserveError
 |- NotPossible              this machine lacks what the answer needs
 |- BundleError              a bundle in the model repository is refused
 |- Overloaded               the estimated wait exceeds the deadline
+|- Draining                 the server is about to end and takes no more work
+|- StateUnavailable         which models are to be served cannot be read or written
 `- DeadlineExceeded         the deadline passed before the answer was there
 """
 
@@ -81,6 +85,10 @@ class TensorError(RequestError):
     """A tensor that the model does not take, or does not give; the message says what it does."""
 
 
+class KeyMissing(RequestError):
+    """There is no key, where one is needed."""
+
+
 class Forbidden(RequestError):
     """What this caller may not do."""
 
@@ -107,6 +115,10 @@ class UnknownModel(ModelError):
 
 class ModelNotReady(ModelError):
     """The model is loading, or none of its versions is usable."""
+
+
+class ModelUnloaded(ModelError):
+    """An administrator does not want the model served."""
 
 
 class ResultError(SegserveError):
@@ -143,6 +155,14 @@ class Overloaded(SegserveError):
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class StateUnavailable(SegserveError):
+    """Which models are to be served cannot be read or written."""
+
+
+class Draining(SegserveError):
+    """The server is about to end and takes no more work."""
 
 
 class DeadlineExceeded(SegserveError):

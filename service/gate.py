@@ -4,21 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from service.cores import CorePool
+from service.cost import Cost
 from service.errors import DeadlineExceeded, Overloaded
 from service.turn import Turn
 
 T = TypeVar("T")
 
 SMOOTHING = 0.2
-"""The share of the newest measurement in the running mean of how long work takes."""
+"""The share of the newest measurement in the running mean of how much longer work takes than was estimated."""
+
+
+class Observer(Protocol):
+    """Who is told what the gate does."""
+
+    def admitted(self, milliseconds: float) -> None:
+        """So much work was taken in."""
+
+    def shed(self, reason: str) -> None:
+        """A request was turned away."""
+
+    def queued(self, milliseconds: float) -> None:
+        """So much work is in the house now."""
+
+
+class Nobody:
+    """An observer that does nothing with it."""
+
+    def admitted(self, milliseconds: float) -> None:
+        """As in `Observer`."""
+
+    def shed(self, reason: str) -> None:
+        """As in `Observer`."""
+
+    def queued(self, milliseconds: float) -> None:
+        """As in `Observer`."""
 
 
 @dataclass(frozen=True)
@@ -69,32 +97,61 @@ class _Job(Generic[T]):
         self._work = None
 
 
+@dataclass
+class _Bytes:
+    """How many bytes of bodies are in memory."""
+
+    count: int = 0
+
+
+class Room:
+    """Bytes of memory that a request's body may take; from `_Bytes`, which it goes back to."""
+
+    def __init__(self, taken: _Bytes, count: int) -> None:
+        self._taken = taken
+        self._count = 0
+        self.hold(count)
+
+    def hold(self, count: int) -> None:
+        """So many bytes are needed, as is known by now."""
+        self._taken.count += count - self._count
+        self._count = count
+
+
 class Gate:
     """Runs blocking work in its own threads, one a core, which share the cores; lives in one event loop.
 
-    The running mean of how long work took gives the wait that a newcomer would have; one that could not be answered
-    before its deadline is turned away at once.
+    Admission is counted in estimated milliseconds of work: all that is in the house, shared among the cores, is the
+    wait that a newcomer would have; one that could not be answered before its deadline is turned away at once.
     """
 
-    def __init__(self, cores: int) -> None:
+    def __init__(self, cores: int, max_bytes: int = 2**29, observer: Observer | None = None) -> None:
+        """`max_bytes`: of bodies in memory, from before they are read to the end of their work."""
         self.threads = cores
+        self._max_bytes = max_bytes
+        self._observer = observer or Nobody()
         self._pool = CorePool(cores)
         self._executor = ThreadPoolExecutor(cores, thread_name_prefix="segment")
-        self._measuring = Lock()
-        self._mean_seconds = 0.0
+        self._counting = Lock()
+        self._taken = _Bytes()
+        self._queued = 0.0
+        self._factors: dict[str, float] = {}
 
-    async def run(self, work: Callable[[Turn], T], deadline: Deadline) -> T:
+    async def run(self, work: Callable[[Turn], T], deadline: Deadline, cost: Cost) -> T:
         """The result of `work`, which ends early where its turn's stop is set.
 
         Raises Overloaded where the estimated wait exceeds the deadline, DeadlineExceeded where it passed; a caller that
         is cancelled takes its work with it.
         """
-        self._admit(deadline)
+        milliseconds = cost.milliseconds * self._factors.get(cost.kind, 1.0)
+        self.check(deadline, milliseconds)
         job = _Job(work, self._pool)
         del work  # only the job holds it now: this frame may outlive the wait, in the traceback of its own end
+        self._count(milliseconds)
+        self._observer.admitted(milliseconds)
         self._pool.expect()
         future = self._executor.submit(job)
-        future.add_done_callback(lambda _: self._leave(job.seconds))
+        future.add_done_callback(lambda _: self._leave(job.seconds, milliseconds, cost))
         try:
             async with asyncio.timeout(deadline.left):
                 return await asyncio.wrap_future(future)
@@ -106,26 +163,56 @@ class Gate:
         finally:
             job.drop()
 
+    def check(self, deadline: Deadline, milliseconds: float = 0.0) -> None:
+        """Raise Overloaded where work of so many milliseconds, on top of all that is in the house, could not be done
+        before the deadline. Where a core is free, it is tried all the same."""
+        inside = self._pool.expected
+        wait = (self._queued / self.threads + milliseconds) / 1e3
+        if inside >= self.threads and wait > deadline.left:
+            self._observer.shed("wait")
+            raise Overloaded(
+                f"{inside} requests are being worked on: the answer would take about {wait:.1f} s, the deadline is "
+                f"{deadline.seconds:g} s; try again later, or with a longer timeout=",
+                retry_after=max(1, math.ceil(wait - deadline.left)),
+            )
+
+    @contextmanager
+    def room(self, count: int) -> Iterator[Room]:
+        """Room for a body of at most so many bytes; the holder says how many it really has. Raises Overloaded where
+        there is none: then the bodies of others must be worked on first."""
+        taken = self._taken.count
+        if taken and taken + count > self._max_bytes:
+            self._observer.shed("bytes")
+            raise Overloaded(
+                f"{taken} bytes of pictures are in memory, the limit is {self._max_bytes}, and this body would "
+                f"add {count}; try again later",
+                retry_after=max(1, math.ceil(self._queued / self.threads / 1e3)),
+            )
+        room = Room(self._taken, count)
+        try:
+            yield room
+        finally:
+            room.hold(0)
+
     def close(self) -> None:
         """Take no more work and wait for what is running."""
         self._executor.shutdown(cancel_futures=True)
         self._pool.close()
 
-    def _admit(self, deadline: Deadline) -> None:
-        inside = self._pool.expected
-        wait = self._mean_seconds * inside / self.threads
-        if inside >= self.threads and wait > deadline.left:
-            raise Overloaded(
-                f"{inside} requests are being worked on: the wait would be about {wait:.1f} s, the deadline is "
-                f"{deadline.seconds:g} s; try again later, or with a longer timeout=",
-                retry_after=max(1, math.ceil(wait - deadline.left)),
-            )
+    def _count(self, milliseconds: float) -> None:
+        with self._counting:
+            self._queued += milliseconds
+            queued = self._queued
+        self._observer.queued(queued)
 
-    def _leave(self, seconds: float | None) -> None:
+    def _leave(self, seconds: float | None, estimated: float, cost: Cost) -> None:
         """A job has ended, after so many seconds of work; None where it never began or failed by itself. Called in the
         job's thread, or in the one that gave it up."""
+        busy = self._pool.expected >= self.threads
         self._pool.forget()
-        if seconds is not None:
-            with self._measuring:
-                share = SMOOTHING if self._mean_seconds else 1.0
-                self._mean_seconds += share * (seconds - self._mean_seconds)
+        self._count(-estimated)
+        # A job that had all cores for itself says little about what one core takes.
+        if seconds is not None and cost.milliseconds > 0 and busy:
+            with self._counting:
+                factor = self._factors.get(cost.kind, 1.0)
+                self._factors[cost.kind] = factor + SMOOTHING * (seconds * 1e3 / cost.milliseconds - factor)

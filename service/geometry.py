@@ -122,6 +122,16 @@ def place(spec: InputSpec, height: int, width: int) -> tuple[Placement, ...]:
     )
 
 
+def net_pixels(spec: InputSpec, height: int, width: int) -> int:
+    """The pixels that a net which takes `spec` sees of a picture of that size, over all its runs, padding included."""
+    if spec.fit == "tile":
+        assert spec.height is not None and spec.width is not None
+        rows = _tile_count(height, spec.height, spec.overlap)
+        return rows * _tile_count(width, spec.width, spec.overlap) * spec.height * spec.width
+    run = place(spec, height, width)[0]
+    return run.y.canvas * run.x.canvas
+
+
 def _whole(length: int, inner: int, canvas: int, start: int = 0) -> Axis:
     """The whole side of a picture on `inner` pixels of the canvas."""
     side = Span(0, length)
@@ -146,11 +156,15 @@ def _padded(length: int, multiple_of: int) -> int:
     return math.ceil(length / multiple_of) * multiple_of
 
 
+def _tile_count(length: int, tile: int, overlap: int) -> int:
+    return 1 if length <= tile else math.ceil((length - overlap) / (tile - overlap))
+
+
 def _tiles(length: int, tile: int, overlap: int) -> list[Axis]:
     """Tiles along one side, evenly spread; neighbours meet in the middle of their overlap."""
     if length <= tile:
         return [_whole(length, length, tile)]
-    count = math.ceil((length - overlap) / (tile - overlap))
+    count = _tile_count(length, tile, overlap)
     starts = [round(index * (length - tile) / (count - 1)) for index in range(count)]
     cuts = [0, *((left + tile + right) // 2 for left, right in pairwise(starts)), length]
     return [

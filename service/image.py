@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import re
+import warnings
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, _imaging
 
-from service.errors import PictureCorrupt, PictureFormatError, PictureMissing, PictureTooLarge
+from service.errors import PictureCorrupt, PictureError, PictureFormatError, PictureMissing, PictureTooLarge
+from service.screening import DECODING_READS, VALUES, RationedFile, count_values, screen_file, screen_picture
 from service.settings import FORMATS
 
 SIGNATURES = {
@@ -35,11 +39,25 @@ UPRIGHT = {
 }
 """What turns a picture of that EXIF orientation upright."""
 
+LAST_ROW_FIRST = (3, 4, 6, 7)
+"""Orientations in which the last row of the file is the first row, or column, of the upright picture."""
+
 SPARE = 2
 """How many times as large as a thumbnail a JPEG is decoded at least, before the thumbnail is made of it."""
 
+BAND_PIXELS = 2**20
+"""Pixels that become RGB at a time, so that only the decoder's picture and the one that comes out are there whole.
+
+That takes up to 8 bytes a pixel, 12 for a progressive JPEG in print colours, 17 for WebP and for TIFFs of one strip."""
+
 # Pillow's own limit warns or raises at fixed sizes; ours comes from the settings and is checked before decoding.
 Image.MAX_IMAGE_PIXELS = None
+# What the decoders only warn about is a picture; hostile files have them warn of everything there is, at length.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+# libtiff, past Python and its logs, writes to the standard error output: a line for every broken row of a fax.
+with suppress(AttributeError, OSError):
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 @dataclass(frozen=True)
@@ -88,7 +106,9 @@ def decode(
     """
     if not data:
         raise PictureMissing("the picture is empty: send the bytes of an image file")
-    image = _open(data, formats)
+    screen_file(data)
+    file = RationedFile(data)
+    image = _open(data, file, formats)
     pixels = image.width * image.height
     if pixels > max_pixels:
         raise PictureTooLarge(
@@ -97,9 +117,13 @@ def decode(
             limit=max_pixels,
             actual=pixels,
         )
+    file.pieces = DECODING_READS
     # Decoders raise whatever they like on hostile files: ValueError, SyntaxError, struct.error, ... All mean the same.
     try:
+        screen_picture(image, data)
         return _thumbnail(image, needed) or _whole(image)
+    except PictureError:
+        raise
     except Exception as error:
         raise PictureCorrupt(f"the {image.format} picture is corrupt or truncated: {error}") from error
 
@@ -107,8 +131,27 @@ def decode(
 def _whole(image: Image.Image) -> Picture:
     # Loading first: some formats carry their EXIF data behind the pixels, and Pillow turns TIFFs itself.
     image.load()
-    rgb = _upright(_to_rgb(image), _orientation(image))
-    return Picture(np.asarray(rgb), "JPEG" if image.format == "MPO" else image.format or "", rgb.height, rgb.width)
+    rgb = _upright_rgb(image, _orientation(image))
+    height, width = rgb.shape[:2]
+    return Picture(rgb, "JPEG" if image.format == "MPO" else image.format or "", height, width)
+
+
+def _upright_rgb(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
+    """The pixels, band by band, each in its place in the upright picture."""
+    width, height = image.size
+    rows = max(1, BAND_PIXELS // width)
+    rgb = np.empty((width, height, 3) if orientation >= 5 else (height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        band = image if rows >= height else image.crop((0, top, width, bottom))
+        pixels = np.asarray(_upright(_to_rgb(band), orientation))
+        place = slice(height - bottom, height - top) if orientation in LAST_ROW_FIRST else slice(top, bottom)
+        if orientation >= 5:
+            rgb[:, place] = pixels
+        else:
+            rgb[place] = pixels
+    rgb.flags.writeable = False
+    return rgb
 
 
 def _thumbnail(image: Image.Image, needed: Callable[[int, int], Thumbnail | None] | None) -> Picture | None:
@@ -136,10 +179,12 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _open(data: bytes, formats: Collection[str]) -> Image.Image:
+def _open(data: bytes, file: RationedFile, formats: Collection[str]) -> Image.Image:
     """The picture with its header read, its pixels not yet."""
     try:
-        return Image.open(BytesIO(data), formats=tuple(formats))
+        return Image.open(file, formats=tuple(formats))
+    except PictureError:
+        raise
     except Exception as error:
         for name in formats:
             if SIGNATURES[name].match(data):
@@ -153,9 +198,11 @@ def _open(data: bytes, formats: Collection[str]) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where the EXIF data is absent or broken: the pixels are good all the same."""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        exif = image.info.get("exif", b"")
+        orientation = 1 if count_values(exif) > VALUES else int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         return 1
+    return orientation if orientation in UPRIGHT else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -169,4 +216,4 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         page = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(page, layer).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

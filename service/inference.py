@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import Model
+from service.cost import Cost, inferring, segmenting
 from service.errors import PictureTooLarge, TensorError
 from service.graph import Tensor
 from service.oip import Encoded, Inference, write
 from service.settings import Settings
-from service.task import look
+from service.task import look, segmented, work_by
 from service.tensors import BYTES, Input, datatype_of
 from service.turn import Turn
+from service.visit import Segmented, Work
+
+FEW = 16
+"""Pictures of a request that are looked at to say how much work all of them are."""
 
 PICTURE = "picture"
 MASK = "mask"
@@ -35,6 +41,14 @@ TYPES: Mapping[str, str] = {
 """onnxruntime's words for element types, and the protocol's."""
 
 
+class _Found(NamedTuple):
+    """Tensors by name, the milliseconds that each step took, and what was seen in the pictures, if there were any."""
+
+    tensors: Mapping[str, NDArray[np.generic]]
+    steps: Mapping[str, float]
+    pictures: tuple[Segmented, ...] = ()
+
+
 @dataclass(frozen=True)
 class Infer:
     """One request's way through the house."""
@@ -42,9 +56,24 @@ class Infer:
     asked: Inference
     model: Model
     settings: Settings
+    submitted: float
 
-    def __call__(self, turn: Turn) -> Encoded:
-        """The answer's body. Raises TensorError, a PictureError, BundleError or DeadlineExceeded."""
+    @property
+    def cost(self) -> Cost:
+        """What it is estimated to take; of many pictures, the first few stand for all."""
+        given = self.asked.inputs[0]
+        if given.datatype != BYTES:
+            return inferring(math.prod(given.shape) // self.model.manifest.input.depth, self.model)
+        few = [segmenting(data, self.model, "json", self.settings, store=False) for data in given.elements[:FEW]]
+        mean = sum(cost.milliseconds for cost in few) / max(len(few), 1)
+        return replace(few[0], milliseconds=mean * len(given.elements)) if few else inferring(0, self.model)
+
+    def __call__(self, turn: Turn) -> tuple[Encoded, Work]:
+        """The answer's body, and what was done for it.
+
+        Raises TensorError, a PictureError, BundleError or DeadlineExceeded.
+        """
+        begun = perf_counter()
         given = self.asked.inputs[0]
         if len(self.asked.inputs) > 1:
             names = ", ".join(tensor.name for tensor in self.asked.inputs)
@@ -56,28 +85,38 @@ class Infer:
                 f"from {given.datatype}, {self.model.name} gives {', '.join(sorted(there))}, not {', '.join(strange)}"
             )
         found = self._masks(given, turn) if given.datatype == BYTES else self._run(given, turn)
-        wanted = self.asked.outputs or tuple(found)
+        start = perf_counter()
+        wanted = self.asked.outputs or tuple(found.tensors)
         head = {"model_name": self.model.name, "model_version": str(self.model.version)}
-        return write(head, {name: found[name] for name in wanted}, self.asked, turn.stop.check)
+        encoded = write(head, {name: found.tensors[name] for name in wanted}, self.asked, turn.stop.check)
+        steps = {"queue": (begun - self.submitted) * 1e3, **found.steps, "encode": (perf_counter() - start) * 1e3}
+        return encoded, work_by(self.model.snapshot, self.submitted, steps, found.pictures)
 
-    def _run(self, given: Input, turn: Turn) -> dict[str, NDArray[np.generic]]:
-        return self.model.run(_checked(given, self.model, self.settings.max_pixels), turn)
+    def _run(self, given: Input, turn: Turn) -> _Found:
+        tensor = _checked(given, self.model, self.settings.max_pixels)
+        start = perf_counter()
+        return _Found(self.model.run(tensor, turn), {"infer": (perf_counter() - start) * 1e3})
 
-    def _masks(self, given: Input, turn: Turn) -> dict[str, NDArray[np.generic]]:
+    def _masks(self, given: Input, turn: Turn) -> _Found:
         """The class mask of each picture."""
         if not given.elements:
             raise TensorError(f"the input {given.name!r} holds no picture")
         masks: list[NDArray[np.uint8]] = []
+        pictures: list[Segmented] = []
+        steps: dict[str, float] = {}
         for data in given.elements:
             turn.stop.check()
-            mask = look(data, self.model, self.settings, turn, whole=False, confidence=False).segmentation.mask
+            seen = look(data, self.model, self.settings, turn, whole=False, confidence=False)
+            mask = seen.segmentation.mask
             if masks and mask.shape != masks[0].shape:
                 raise TensorError(
                     f"the pictures have different sizes, {_size(masks[0])} and {_size(mask)}: send them one by one"
                 )
             masks.append(mask)
             _check_pixels(mask.size * len(given.elements), self.settings.max_pixels)
-        return {MASK: np.stack(masks)}
+            pictures.append(segmented(seen.segmentation, self.model.snapshot))
+            steps = {step: steps.get(step, 0.0) + milliseconds for step, milliseconds in seen.steps.items()}
+        return _Found({MASK: np.stack(masks)}, steps, tuple(pictures))
 
 
 def metadata(model: Model, versions: list[int]) -> dict[str, Any]:

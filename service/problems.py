@@ -14,12 +14,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from service import errors
+from service.visit import note_problem
 
 STATUS: Mapping[type[errors.SegserveError], HTTPStatus] = {
     errors.SegserveError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.PictureMissing: HTTPStatus.BAD_REQUEST,
     errors.MalformedBody: HTTPStatus.BAD_REQUEST,
     errors.TensorError: HTTPStatus.BAD_REQUEST,
+    errors.KeyMissing: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.ModelRequired: HTTPStatus.BAD_REQUEST,
     errors.UnknownModel: HTTPStatus.NOT_FOUND,
@@ -36,7 +38,10 @@ STATUS: Mapping[type[errors.SegserveError], HTTPStatus] = {
     errors.PictureCorrupt: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ParameterError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.ModelUnloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ModelNotReady: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StateUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.Draining: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
 }
 """The status of each error; a class that is not listed has its nearest ancestor's."""
@@ -44,6 +49,9 @@ STATUS: Mapping[type[errors.SegserveError], HTTPStatus] = {
 LOADING_RETRY_SECONDS = 5
 """What a client is told to wait for a model that is not ready."""
 
+
+INTERNAL = "internal-error"
+"""What metrics call the error that has no code: a fault of ours."""
 
 PLAIN = ("/v2/", "/hf/")
 """Where errors have the form that other people's clients expect: `{"error": "..."}`."""
@@ -57,6 +65,7 @@ def problem(
     members: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
     """The error of a request to `path`: `application/problem+json` with its extension `members`, or the plain form."""
+    note_problem((members or {}).get("code", INTERNAL))
     if f"{path}/".startswith(PLAIN):
         return JSONResponse({"error": detail}, status, headers)
     body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **(members or {})}
@@ -84,6 +93,8 @@ def respond(path: str, error: errors.SegserveError) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_after)
     elif status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(LOADING_RETRY_SECONDS)
+    elif status is HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     return problem(path, status, str(error), headers, members)
 
 

@@ -65,22 +65,29 @@ def components(mask: NDArray[np.uint8], class_id: int, min_area: int = 0) -> int
 
 
 def _areas(mask: NDArray[np.uint8], classes: frozenset[int] | None) -> Iterator[tuple[int, shapely.Polygon]]:
-    wanted = None if classes is None else np.isin(mask, list(classes))
+    wanted = np.ones(mask.shape, bool) if classes is None else np.isin(mask, list(classes))
     for shape, value in _traced(mask, wanted, 4):
         exterior, *holes = shape["coordinates"]
         yield int(value), shapely.Polygon(exterior, holes)
 
 
 def _traced(
-    values: NDArray[np.uint8], wanted: NDArray[np.bool_] | None, connectivity: int
+    values: NDArray[np.uint8], wanted: NDArray[np.bool_], connectivity: int
 ) -> Iterator[tuple[dict[str, Any], float]]:
     """Each area of one value, as GeoJSON has polygons, where `wanted` says so."""
     try:
         # Imported here: where the system lacks a library (libexpat, in some slim images), only outlines are missing.
+        import rasterio  # noqa: PLC0415
         from rasterio.features import shapes  # noqa: PLC0415
     except ImportError as error:
         raise NotPossible(f"this machine cannot trace outlines: {error}; ask for output=rle or zip") from error
-    yield from shapes(values, mask=wanted, connectivity=connectivity, transform=SHIFT)
+    height, width = values.shape
+    # Of bare arrays rasterio warns too, within catch_warnings, which lets warnings out when threads do it at once.
+    with rasterio.open(
+        "", "w", driver="MEM", height=height, width=width, count=2, dtype="uint8", transform=SHIFT
+    ) as raster:
+        raster.write(np.stack([values, wanted]))
+        yield from shapes(rasterio.band(raster, 1), mask=rasterio.band(raster, 2), connectivity=connectivity)
 
 
 def _area(shape: dict[str, Any]) -> float:

@@ -17,11 +17,13 @@ WORTH_IT = 0.9
 class Sharing:
     """The cores that pictures are worked on with, one picture a core, and the limits of a joined run.
 
-    `cores` 0 leaves the threads to onnxruntime, for who asks from one thread.
+    `cores` 0 leaves the threads to onnxruntime, for who asks from one thread. `beside`: others are served while a net
+    is opened; it is proved on one core with a low priority, and nothing is measured that a busy machine would falsify.
     """
 
     cores: int = 0
     batch: BatchLimits = field(default_factory=BatchLimits)
+    beside: bool = False
 
     @property
     def largest_batch(self) -> int:

@@ -10,10 +10,8 @@ from tempfile import TemporaryDirectory
 from service.errors import StoreUnavailable
 from service.stores.base import RESULT_ID, Store, new_id
 from service.stores.folder import FolderStore, open_folder
-from service.stores.redis import RedisStore
-from service.stores.redis import check as check_redis
 
-__all__ = ["RESULT_ID", "FolderStore", "RedisStore", "Store", "check_address", "new_id", "open_store"]
+__all__ = ["RESULT_ID", "FolderStore", "Store", "check_address", "new_id", "open_store"]
 
 OFF = "off"
 FOLDER = "dir:"
@@ -23,7 +21,9 @@ REDIS = ("redis://", "rediss://", "unix://")
 def check_address(where: str) -> str:
     """`where`, if results can be kept there; ValueError, which never holds a password, if not."""
     if where.startswith(REDIS):
-        check_redis(where)
+        from service.stores.redis import check  # noqa: PLC0415 - its packages take long to import
+
+        check(where)
     elif where != OFF and (where == FOLDER or not where.startswith(FOLDER)):
         shown = f"{where.partition(':')[0]}:..." if "@" in where or "?" in where else where
         raise ValueError(
@@ -47,6 +47,8 @@ def open_store(where: str | None, seconds: float, max_bytes: int) -> Iterator[St
     elif where.startswith(FOLDER):
         yield open_folder(Path(where.removeprefix(FOLDER)), seconds, max_bytes)
     else:
+        from service.stores.redis import RedisStore  # noqa: PLC0415 - its packages take long to import
+
         with closing(RedisStore(where, seconds)) as store:
             yield store
 

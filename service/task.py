@@ -9,6 +9,7 @@ from functools import partial
 from time import perf_counter
 
 from service.bundle import Model
+from service.cost import Cost, segmenting, showing_again
 from service.drawing import Body
 from service.errors import ResultError, StoreFull
 from service.image import Picture, decode
@@ -19,6 +20,7 @@ from service.segmenter import Segmentation
 from service.settings import Settings
 from service.store import Store, new_id
 from service.turn import Turn
+from service.visit import Segmented, Work
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +30,11 @@ DECODE_MS = 8.0
 
 @dataclass(frozen=True)
 class Answer:
-    """A body, the id that it can be had again under, and the milliseconds that each step took."""
+    """A body, the id that it can be had again under, and what was done for it."""
 
     body: Body
     id: str | None
-    steps: Mapping[str, float]
+    work: Work
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,12 @@ class Seen:
     segmentation: Segmentation
     whole: Callable[[], Picture]
     decode_ms: float
+
+    @property
+    def steps(self) -> Mapping[str, float]:
+        """The milliseconds that each step took."""
+        seen = self.segmentation
+        return {"decode": self.decode_ms, "infer": seen.infer_ms, "upsample": seen.upsample_ms}
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,11 @@ class Segment:
     store: Store | None = None
     unstored: str = OFF
 
+    @property
+    def cost(self) -> Cost:
+        """What it is estimated to take."""
+        return segmenting(self.data, self.model, self.view, self.settings, self.store is not None)
+
     def __call__(self, turn: Turn) -> Answer:
         """The answer. Raises a PictureError, ParameterError or DeadlineExceeded."""
         begun = perf_counter()
@@ -69,14 +82,10 @@ class Segment:
         if self.store is not None:
             kept = _keep(self.store, Result(self.data, seen.segmentation, model))
         body = render(self.view, seen.segmentation, model, seen.whole, self.options, kept, turn)
-        steps = {
-            "queue": (begun - self.submitted) * 1e3,
-            "decode": seen.decode_ms,
-            "infer": seen.segmentation.infer_ms,
-            "upsample": seen.segmentation.upsample_ms,
-            "encode": (perf_counter() - start) * 1e3,
-        }
-        return Answer(body, kept.id, steps)
+        steps = {"queue": (begun - self.submitted) * 1e3, **seen.steps, "encode": (perf_counter() - start) * 1e3}
+        pictures = (segmented(seen.segmentation, model),)
+        stored = kept.reason if kept.id is None else True
+        return Answer(body, kept.id, work_by(model, self.submitted, steps, pictures, self.view, stored))
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,11 @@ class ShowAgain:
     settings: Settings
     submitted: float
     known: bool = False
+
+    @property
+    def cost(self) -> Cost:
+        """What it is estimated to take."""
+        return showing_again()
 
     def __call__(self, turn: Turn) -> Answer | None:
         """The answer; None where the result is there and the client has the answer already (`known`).
@@ -111,7 +125,26 @@ class ShowAgain:
             "decode": (fetched - begun) * 1e3,
             "encode": (perf_counter() - fetched) * 1e3,
         }
-        return Answer(body, self.id, steps)
+        return Answer(body, self.id, work_by(result.model, self.submitted, steps, view=self.view))
+
+
+def work_by(
+    model: Snapshot,
+    submitted: float,
+    steps: Mapping[str, float],
+    pictures: tuple[Segmented, ...] = (),
+    view: View | None = None,
+    stored: bool | str | None = None,
+) -> Work:
+    """What a model's work for a request was."""
+    return Work(model.name, model.version, model.variant, submitted, steps, view, pictures, stored)
+
+
+def segmented(seen: Segmentation, model: Snapshot) -> Segmented:
+    """What there is to say of a picture once it has been answered."""
+    counts = seen.tally.pixels
+    present = {spec.name: int(counts[spec.id]) for spec in model.classes if counts[spec.id]}
+    return Segmented(seen.mask.shape[1], seen.mask.shape[0], present)
 
 
 def look(data: bytes, model: Model, settings: Settings, turn: Turn, whole: bool, confidence: bool) -> Seen:

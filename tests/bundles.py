@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from service.bundle import Golden
+from service.golden import Golden
 from service.graph import Answer, Graph, Tensor
 from service.manifest import GOLDEN, MANIFEST, Check, ClassSpec, Color, InputSpec, Manifest, OutputSpec, Variant
 from service.segmenter import Segmenter

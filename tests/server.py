@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 START_SECONDS = 60
 
@@ -25,10 +26,15 @@ class Server:
     pid: int
     log: Path
 
+    @property
+    def workers(self) -> list[int]:
+        """The ids of its worker processes; `pid` is their supervisor's."""
+        return [process.pid for process in psutil.Process(self.pid).children()]
+
     def memory_bytes(self) -> int:
-        """Its resident memory now."""
-        pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        """The resident memory of its workers now."""
+        found: int = sum(psutil.Process(pid).memory_info().rss for pid in self.workers)
+        return found
 
 
 def free_port() -> int:
@@ -46,10 +52,12 @@ def running(
     settings: Mapping[str, str] | None = None,
     ready: bool = True,
     python: Path = Path(sys.executable),
+    before: str = "",
 ) -> Iterator[Server]:
     """`segserve serve` on `models`, with further `SEGSERVE_` settings (without the prefix); stopped at the end.
 
-    Yields when the server is ready, or with `ready` false when loading has ended.
+    Yields when the server is ready, or with `ready` false when loading has ended. `before`: code that is run in the
+    server's first process before it is one.
     """
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SEGSERVE_")}
@@ -57,7 +65,12 @@ def running(
     environment |= {"SEGSERVE_MODELS": str(models), "SEGSERVE_PORT": str(port)}
     with log.open("w") as output:
         process = subprocess.Popen(
-            [python.with_name("segserve"), "serve"], env=environment, stdout=output, stderr=subprocess.STDOUT
+            [python, "-c", f"{before}\nfrom segserve.cli import main; main()", "serve"]
+            if before
+            else [python.with_name("segserve"), "serve"],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
     url = f"http://127.0.0.1:{port}"
     try:

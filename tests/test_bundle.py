@@ -11,8 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from service.bundle import Golden, open_bundle
+from service.bundle import open_bundle
 from service.errors import BundleError
+from service.golden import Golden
 from service.manifest import GOLDEN, InputSpec, OutputSpec
 from service.sharing import Sharing
 from tests.bundles import BLUE, GREEN, RED, REDNESS, ROLLED, Net, bands, seal, write_bundle

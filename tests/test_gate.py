@@ -17,6 +17,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from service.cost import Cost
 from service.errors import DeadlineExceeded, Overloaded
 from service.gate import Deadline, Gate
 from service.turn import Turn
@@ -25,6 +26,9 @@ from tests.server import Server, running
 
 SLOW = Net(turns=300_000)
 """Takes a good part of a second."""
+
+
+NOTHING = Cost(0, "nothing, as far as is known")
 
 
 def photo() -> bytes:
@@ -98,9 +102,9 @@ def test_a_client_that_goes_away_frees_its_thread(server: Server) -> None:
     assert ask(server, "slow", timeout=30).status_code == 200
 
 
-async def occupied(gate: Gate, release: Event) -> asyncio.Task[bool]:
+async def occupied(gate: Gate, release: Event, cost: Cost = NOTHING) -> asyncio.Task[bool]:
     """A task that holds one of the gate's threads until it is released."""
-    task = asyncio.create_task(gate.run(lambda _: release.wait(30), Deadline.after(60)))
+    task = asyncio.create_task(gate.run(lambda _: release.wait(30), Deadline.after(60), cost))
     await asyncio.sleep(0.1)
     return task
 
@@ -117,7 +121,7 @@ def test_work_that_nobody_waits_for_lets_go_of_its_picture_at_once() -> None:
         work = Work()
         alive = weakref.ref(work)
         with suppress(DeadlineExceeded):
-            await gate.run(work, Deadline.after(0.05))
+            await gate.run(work, Deadline.after(0.05), Cost(1, "work"))
         del work
         gc.collect()
         assert alive() is None
@@ -128,7 +132,7 @@ def test_work_that_nobody_waits_for_lets_go_of_its_picture_at_once() -> None:
     asyncio.run(scenario())
 
 
-def test_work_that_missed_its_deadline_counts_towards_the_wait() -> None:
+def test_what_work_really_takes_is_learned_by_kind() -> None:
     def stubborn(turn: Turn) -> None:
         while not turn.stop.is_set:
             time.sleep(0.01)
@@ -136,16 +140,49 @@ def test_work_that_missed_its_deadline_counts_towards_the_wait() -> None:
 
     async def scenario() -> None:
         gate = Gate(cores=1)
-        with pytest.raises(DeadlineExceeded):
-            await gate.run(stubborn, Deadline.after(0.3))
-        await asyncio.sleep(0.2)
+        little = Cost(1, "stubborn")  # it will be far more
+        for _ in range(5):
+            with pytest.raises(DeadlineExceeded):
+                await gate.run(stubborn, Deadline.after(0.3), little)
+        await asyncio.sleep(0.1)
         release = Event()
         task = await occupied(gate, release)
         with pytest.raises(Overloaded) as refused:
-            await gate.run(stubborn, Deadline.after(0.1))
+            await gate.run(stubborn, Deadline.after(0.1), little)
         assert refused.value.retry_after >= 1
         release.set()
         await task
         gate.close()
 
     asyncio.run(scenario())
+
+
+def test_work_that_could_not_be_done_in_time_is_refused_and_tells_when_it_could() -> None:
+    async def scenario() -> None:
+        gate, release = Gate(cores=1), Event()
+        task = await occupied(gate, release, Cost(60_000, "a minute"))
+        gate.check(Deadline.after(61), 500)
+        with pytest.raises(Overloaded) as refused:
+            gate.check(Deadline.after(50), 500)
+        assert refused.value.retry_after in {10, 11}  # 60 s are in the house, and half a second more
+        release.set()
+        await task
+        gate.check(Deadline.after(0.1), 1e6)  # an idle core tries whatever comes
+        gate.close()
+
+    asyncio.run(scenario())
+
+
+def test_bodies_share_the_memory_that_is_set_aside_for_them() -> None:
+    gate = Gate(cores=1, max_bytes=100)
+    with gate.room(1000), pytest.raises(Overloaded), gate.room(1):
+        pass  # one that is alone is always taken
+    with gate.room(90) as room:
+        with pytest.raises(Overloaded), gate.room(20):
+            pass
+        room.hold(10)
+        with gate.room(90):
+            pass
+    with gate.room(100):
+        pass
+    gate.close()

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from service.bundle import Golden
-from service.errors import ModelNotReady, ModelRequired, UnknownModel
+from service.errors import ModelNotReady, ModelRequired, ModelUnloaded, UnknownModel
+from service.golden import Golden
 from service.manifest import GOLDEN, MANIFEST
 from service.repository import Repository
 from service.settings import Settings
@@ -351,3 +351,91 @@ def test_what_makes_the_service_itself_unusable_is_why_it_is_never_ready(
     assert "no machine code" in reason
     with pytest.raises(ModelNotReady, match="no machine code"):
         repository.get()
+
+
+def test_a_new_version_is_opened_once_it_has_settled_and_then_serves(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "a", 1)
+    repository = loaded(tmp_path)
+    old = repository.get("a")
+    write_bundle(tmp_path, "a", 2)
+    repository.refresh(frozenset(), at_once=False)
+    assert repository.get("a") is old  # it may still be on its way
+    repository.refresh(frozenset(), at_once=False)
+    assert repository.get("a").version == 2
+    assert repository.get("a", 1) is old
+    shutil.rmtree(tmp_path / "a" / "2")
+    repository.refresh(frozenset(), at_once=False)
+    assert repository.get("a") is old
+
+
+def test_a_wrong_new_version_is_refused_and_the_old_one_goes_on(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "a", 1)
+    repository = loaded(tmp_path)
+    write_wrong(tmp_path, "a", 2)
+    repository.refresh(frozenset(), at_once=True)
+    assert repository.get("a").version == 1
+    (refusal,) = repository.catalog.refused
+    assert (refusal.version, "sha256" in refusal.reason) == (2, True)
+    assert repository.problems() == []
+    assert repository.get("a", 1).version == 1
+    with pytest.raises(ModelNotReady, match="sha256"):
+        repository.get("a", 2)
+
+
+def test_a_half_copied_bundle_is_opened_when_the_rest_has_come(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "a")
+    repository = loaded(tmp_path)
+    folder = write_bundle(tmp_path, "b")
+    whole = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(whole[: len(whole) // 2])
+    for _ in range(2):
+        repository.refresh(frozenset(), at_once=False)
+    assert [refusal.name for refusal in repository.catalog.refused] == ["b"]
+    (folder / "model.onnx").write_bytes(whole)
+    for _ in range(2):
+        repository.refresh(frozenset(), at_once=False)
+    assert repository.catalog.refused == ()
+    assert repository.get("b").name == "b"
+
+
+def test_a_version_that_is_overwritten_by_a_wrong_one_goes_on_as_it_was(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path, "a")
+    repository = loaded(tmp_path)
+    old = repository.get("a")
+    (folder / "model.onnx").write_bytes(b"something else")
+    repository.refresh(frozenset(), at_once=True)
+    assert repository.get("a") is old
+    assert [refusal.name for refusal in repository.catalog.refused] == ["a"]
+
+
+def test_an_unloaded_model_is_not_served_and_is_no_reason_not_to_be_ready(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_bundle(tmp_path, name)
+    repository = loaded(tmp_path, default="a")
+    repository.refresh(frozenset({"a"}), at_once=True)
+    with pytest.raises(ModelUnloaded, match="unloaded"):
+        repository.get()
+    assert [model.name for model in repository.serving()] == ["b"]
+    assert repository.problems() == []
+    assert repository.catalog.names == ("a", "b")
+    repository.refresh(frozenset(), at_once=True)
+    assert repository.get().name == "a"
+
+
+def test_a_model_that_is_unloaded_from_the_beginning_is_not_opened(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "a")
+    write_wrong(tmp_path, "b")
+    repository = Repository(Settings(models=tmp_path))
+    repository.load(frozenset({"b"}))
+    assert repository.catalog.refused == ()
+    assert repository.problems() == []
+
+
+def test_while_the_folder_cannot_be_read_everything_stays_as_it_is(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    write_bundle(models, "a")
+    repository = loaded(models)
+    models.rename(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="models"):
+        repository.refresh(frozenset(), at_once=False)
+    assert repository.get("a").name == "a"

@@ -236,7 +236,7 @@ def test_the_folder_of_results_is_private_and_gone_with_the_server(
     for workers in ("1", "2"):
         with running(models, tmp_path / "log", {"WORKERS": workers}) as server:
             posted(server)
-            (folder,) = tmp_path.glob("segserve-results-*")
+            (folder,) = tmp_path.glob("segserve-*")
             assert folder.stat().st_mode & 0o777 == 0o700
-            assert list(folder.iterdir())
-        assert not list(tmp_path.glob("segserve-results-*"))
+            assert list((folder / "results").iterdir())
+        assert not list(tmp_path.glob("segserve-*"))

@@ -16,7 +16,8 @@ from io import BytesIO
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "onnx", "onnxscript", "safetensors", "training", "export"}:
+        optional = name.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))
+        if optional or name.partition(".")[0] in {"torch", "onnx", "onnxscript", "safetensors", "training", "export"}:
             raise ImportError(f"{name} is not installed here")
 
 sys.meta_path.insert(0, Blocked())

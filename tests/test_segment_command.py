@@ -402,7 +402,7 @@ def test_each_shell_gets_its_script(shell: str) -> None:
     ("typed", "wanted"),
     [
         ("seg", ["segment"]),
-        ("", ["completion", "models", "segment", "serve"]),
+        ("", ["completion", "key", "models", "segment", "serve"]),
         ("segment --views mask,o", ["mask,overlay"]),
         ("segment --model r", ["rgb"]),
         ("segment --ov", ["--overwrite"]),

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.bundle import Golden, open_bundle
+from service.bundle import open_bundle
+from service.golden import Golden
 from service.manifest import GOLDEN, read_manifest
 
 MODELS = Path(__file__).parent.parent / "models"

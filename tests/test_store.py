@@ -20,7 +20,8 @@ import pytest
 from redis import Redis
 
 from service.errors import StoreFull, StoreUnavailable, UnknownResult
-from service.store import RESULT_ID, FolderStore, RedisStore, Store, check_address, new_id, open_store
+from service.store import RESULT_ID, FolderStore, Store, check_address, new_id, open_store
+from service.stores.redis import RedisStore
 from tests.redis_server import RedisServer, redis_server
 
 HOUR = 3600.0

@@ -9,8 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-CLIENT_CLOSED = 499
-"""What the log says of a request whose client went away; nobody receives it."""
+from service.visit import CLIENT_CLOSED
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Response]) -> Response:

@@ -10,10 +10,15 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import Request
 
+from service.access import key_of
 from service.gate import Gate
+from service.keys import Keys
+from service.lifecycle import Lifecycle
 from service.repository import Repository
 from service.results import Results
 from service.settings import Settings
+from service.telemetry import Telemetry
+from service.watching import Keeper
 
 
 async def _settings(request: Request) -> Settings:
@@ -31,12 +36,38 @@ async def _gate(request: Request) -> Gate:
     return gate
 
 
+async def _lifecycle(request: Request) -> Lifecycle:
+    lifecycle: Lifecycle = request.app.state.lifecycle
+    return lifecycle
+
+
+async def _keeper(request: Request) -> Keeper:
+    keeper: Keeper = request.app.state.keeper
+    return keeper
+
+
 async def _results(request: Request) -> Results:
     results: Results = request.app.state.results
     return results
+
+
+async def _admin(request: Request) -> None:
+    keys: Keys = request.app.state.keys
+    keys.check_admin(key_of(request.headers), request.path_params["name"])
+
+
+async def _telemetry(request: Request) -> Telemetry:
+    telemetry: Telemetry = request.app.state.telemetry
+    return telemetry
 
 
 ResultsHere = Annotated[Results, Depends(_results)]
 SettingsHere = Annotated[Settings, Depends(_settings)]
 RepositoryHere = Annotated[Repository, Depends(_repository)]
 GateHere = Annotated[Gate, Depends(_gate)]
+TelemetryHere = Annotated[Telemetry, Depends(_telemetry)]
+KeeperHere = Annotated[Keeper, Depends(_keeper)]
+LifecycleHere = Annotated[Lifecycle, Depends(_lifecycle)]
+
+AdminOnly = Depends(_admin)
+"""For a route that loads or unloads the model `name`; a body that it declares is read before this."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
+from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
+
+from service.access import is_open
+from service.problems import PLAIN
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -44,7 +49,8 @@ RETRY: Mapping[str, Any] = {"Retry-After": _header("Seconds.", "integer")}
 
 WHEN: Mapping[int, str] = {
     400: "No picture, a broken body, or no model where one must be named",
-    403: "What this caller may not do",
+    401: "No key, where one is needed",
+    403: "A key that is wrong, or not enough for this",
     404: "No such model, version or result; the detail says why",
     406: "Accept names nothing that is offered",
     408: "The body did not arrive in time",
@@ -78,6 +84,34 @@ def plain(*statuses: int) -> Responses:
         status: {"description": WHEN[status], "headers": EVERY, "content": {"application/json": {"schema": schema}}}
         for status in statuses
     }
+
+
+KEY: Sequence[Mapping[str, Any]] = ({"bearer": []}, {"header": []})
+"""How a key may be sent, as OpenAPI's security requirements."""
+
+
+def describe_keys(app: FastAPI, needed: bool) -> None:
+    """Make the description of `app` say where a key belongs, and whether this server needs one to segment."""
+    without = app.openapi
+
+    @cache
+    def openapi() -> dict[str, Any]:
+        document = without()
+        document.setdefault("components", {})["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        document["security"] = [*([] if needed else [{}]), *KEY]
+        for path, operations in document["paths"].items():
+            refusals = plain if f"{path}/".startswith(PLAIN) else problems
+            for operation in operations.values():
+                if is_open(path):
+                    operation["security"] = []
+                else:
+                    operation["responses"] |= {str(status): answer for status, answer in refusals(401, 403).items()}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
 
 def answers(headers: Mapping[str, Any]) -> Responses:

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
 from service.problems import LOADING_RETRY_SECONDS
-from service.routes.dependencies import RepositoryHere
+from service.routes.dependencies import LifecycleHere, RepositoryHere
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -22,13 +22,14 @@ async def live() -> dict[str, str]:
 
 @router.get("/ready")
 @router.head("/ready", include_in_schema=False)
-async def ready(repository: RepositoryHere) -> JSONResponse:
-    """200 when every model (or, with `SEGSERVE_READY=any`, one) has a usable version; else 503 with the reasons."""
+async def ready(repository: RepositoryHere, lifecycle: LifecycleHere) -> JSONResponse:
+    """200 when every model (or, with `SEGSERVE_READY=any`, one) has a usable version; else, or while the server ends,
+    503 with the reasons."""
     degraded = [
         {"model": refusal.name, "version": refusal.version, "reason": refusal.reason}
         for refusal in repository.catalog.refused
     ]
-    return _health("ready", repository.problems(), {"degraded": degraded})
+    return _health("ready", lifecycle.problems() + repository.problems(), {"degraded": degraded})
 
 
 @router.get("/startup")

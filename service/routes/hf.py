@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path
@@ -15,16 +16,20 @@ from starlette.responses import JSONResponse, Response
 
 from service import png
 from service.bundle import Model
+from service.cost import Cost, segmenting
 from service.errors import MalformedBody, ParameterError, PictureMissing
 from service.gate import Deadline
 from service.manifest import explain
 from service.routes.connection import unless_gone
 from service.routes.dependencies import GateHere, RepositoryHere, SettingsHere
 from service.routes.documented import BINARY, Responses, plain
+from service.routes.intake import room_for
 from service.routes.upload import ENVELOPE, read_body
+from service.segmenter import Segmentation
 from service.settings import Settings
-from service.task import look
+from service.task import look, segmented, work_by
 from service.turn import Turn
+from service.visit import Work, note_work
 
 router = APIRouter(prefix="/hf", tags=["hugging face"])
 
@@ -81,10 +86,24 @@ class Segments:
     model: Model
     threshold: float
     settings: Settings
+    submitted: float
 
-    def __call__(self, turn: Turn) -> list[dict[str, Any]]:
-        """The classes present, largest first, each with its mean confidence and its mask, a PNG of 0 and 255."""
-        seen = look(self.data, self.model, self.settings, turn, whole=False, confidence=True).segmentation
+    @property
+    def cost(self) -> Cost:
+        """What it is estimated to take; a PNG a class is what the zip has."""
+        return segmenting(self.data, self.model, "zip", self.settings, store=False)
+
+    def __call__(self, turn: Turn) -> tuple[list[dict[str, Any]], Work]:
+        """The classes present, largest first, each with its mean confidence and its mask, a PNG of 0 and 255; and what
+        was done for it."""
+        begun = perf_counter()
+        looked = look(self.data, self.model, self.settings, turn, whole=False, confidence=True)
+        start, model = perf_counter(), self.model.snapshot
+        found = self._areas(looked.segmentation, turn)
+        steps = {"queue": (begun - self.submitted) * 1e3, **looked.steps, "encode": (perf_counter() - start) * 1e3}
+        return found, work_by(model, self.submitted, steps, (segmented(looked.segmentation, model),))
+
+    def _areas(self, seen: Segmentation, turn: Turn) -> list[dict[str, Any]]:
         counts, found = seen.tally.pixels, []
         for spec in sorted(self.model.manifest.classes, key=lambda spec: -int(counts[spec.id])):
             confidence = seen.class_confidence(spec.id)
@@ -110,16 +129,20 @@ async def segments(
     is_json = request.headers.get("content-type", "").lower().startswith("application/json")
     # In base64 a picture takes a third more.
     limit = settings.max_bytes * 4 // 3 + ENVELOPE if is_json else settings.max_bytes
-    body = await read_body(request, limit, settings.upload_timeout)
-    data, parameters = await asyncio.to_thread(_read, body) if is_json else (body, Parameters())
-    if not data:
-        raise PictureMissing("the request has no picture: send its bytes, or as base64 in JSON under inputs")
-    work = Segments(data, found, parameters.threshold, settings)
+    with room_for(request, gate, limit, settings.timeout) as room:
+        body = await read_body(request, limit, settings.upload_timeout)
+        room.hold(len(body))
+        data, parameters = await asyncio.to_thread(_read, body) if is_json else (body, Parameters())
+        if not data:
+            raise PictureMissing("the request has no picture: send its bytes, or as base64 in JSON under inputs")
+        task = Segments(data, found, parameters.threshold, settings, submitted=perf_counter())
 
-    async def answered() -> Response:
-        return JSONResponse(await gate.run(work, Deadline.after(settings.timeout)))
+        async def answered() -> Response:
+            areas, work = await gate.run(task, Deadline.after(settings.timeout), task.cost)
+            note_work(work)
+            return JSONResponse(areas)
 
-    return await unless_gone(request, answered())
+        return await unless_gone(request, answered())
 
 
 def _read(body: bytes) -> tuple[bytes, Parameters]:

@@ -66,7 +66,7 @@ async def show(
     task = ShowAgain(store, id, view, options, settings, submitted=perf_counter(), known=known)
 
     async def answered() -> Response:
-        answer = await gate.run(task, Deadline.after(settings.timeout))
+        answer = await gate.run(task, Deadline.after(settings.timeout), task.cost)
         response = Response(status_code=HTTPStatus.NOT_MODIFIED) if answer is None else respond(answer)
         response.headers["ETag"] = tag
         response.headers["Cache-Control"] = f"private, max-age={int(store.seconds_left(id))}"

@@ -13,10 +13,12 @@ from service.gate import Deadline
 from service.routes.connection import unless_gone
 from service.routes.dependencies import GateHere, RepositoryHere, ResultsHere, SettingsHere
 from service.routes.documented import BINARY, LOCATION, answers, problems
+from service.routes.intake import room_for
 from service.routes.negotiation import Choice, negotiate
 from service.routes.query import SegmentQuery
 from service.routes.upload import read_picture
 from service.task import Answer, Segment
+from service.visit import note_work
 
 router = APIRouter(tags=["segment"])
 
@@ -58,29 +60,29 @@ async def segment(
     model = repository.get(query.model, query.version)
     options = query.options(choice.view, choice.format, model.snapshot)
     store = query.store if query.store is not None else choice.view == "json"
-    data = await read_picture(request, settings.max_bytes, settings.upload_timeout)
-    task = Segment(
-        data,
-        model,
-        choice.view,
-        options,
-        settings,
-        submitted=perf_counter(),
-        store=results.store if store else None,
-        unstored=results.reason if store else "not requested",
-    )
     seconds = min(query.timeout or settings.timeout, settings.max_timeout)
+    with room_for(request, gate, settings.max_bytes, seconds) as room:
+        data = await read_picture(request, settings.max_bytes, settings.upload_timeout)
+        room.hold(len(data))
+        task = Segment(
+            data,
+            model,
+            choice.view,
+            options,
+            settings,
+            submitted=perf_counter(),
+            store=results.store if store else None,
+            unstored=results.reason if store else "not requested",
+        )
 
-    async def answered() -> Response:
-        return respond(await gate.run(task, Deadline.after(seconds)))
+        async def answered() -> Response:
+            return respond(await gate.run(task, Deadline.after(seconds), task.cost))
 
-    return await unless_gone(request, answered())
+        return await unless_gone(request, answered())
 
 
 def respond(answer: Answer) -> Response:
-    """The answer as a response: `Server-Timing`, and where it can be had again."""
-    timing = ", ".join(f"{step};dur={milliseconds:.1f}" for step, milliseconds in answer.steps.items())
-    headers = {"Server-Timing": timing}
-    if answer.id is not None:
-        headers["Content-Location"] = f"/results/{answer.id}"
+    """The answer as a response, with where it can be had again; what was done for it is noted."""
+    note_work(answer.work)
+    headers = {} if answer.id is None else {"Content-Location": f"/results/{answer.id}"}
     return Response(answer.body.content, headers=headers, media_type=answer.body.media_type)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import BodyTypeError, MalformedBody, PictureMissing, PictureTooLarge, SlowUpload
+from service.errors import BodyTypeError, MalformedBody, ParameterError, PictureMissing, PictureTooLarge, SlowUpload
+from service.manifest import explain
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
+
+Options = TypeVar("Options", bound=BaseModel)
 
 PART = "image"
 """The name of the multipart file part that holds the picture."""
@@ -74,6 +78,18 @@ async def read_body(request: Request, max_bytes: int, seconds: float, envelope: 
     except ClientDisconnect:
         raise MalformedBody(f"the connection ended after {len(body)} bytes of the body") from None
     return bytes(body)
+
+
+async def read_options(request: Request, kind: type[Options], seconds: float) -> Options:
+    """A small body of JSON as `kind`; without one, its defaults.
+
+    Raises as `read_body`, and ParameterError where it is no such thing.
+    """
+    body = await read_body(request, SMALL, seconds)
+    try:
+        return kind.model_validate_json(body) if body else kind()
+    except ValidationError as error:
+        raise ParameterError(f"the body is not understood: {explain(error)}") from None
 
 
 def _too_large(limit: int, actual: int | None) -> PictureTooLarge:

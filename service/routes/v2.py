@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
+from time import perf_counter
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path
+from fastapi import APIRouter, Path
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.errors import BodyTypeError, Forbidden, MalformedBody
+from service.errors import BodyTypeError, MalformedBody
 from service.gate import Deadline
 from service.inference import Infer, metadata
 from service.oip import read
 from service.routes.connection import unless_gone
-from service.routes.dependencies import GateHere, RepositoryHere, SettingsHere
-from service.routes.documented import BINARY, Responses, plain
-from service.routes.upload import ENVELOPE, SMALL, read_body
+from service.routes.dependencies import AdminOnly, GateHere, KeeperHere, LifecycleHere, RepositoryHere, SettingsHere
+from service.routes.documented import BINARY, KEY, Responses, plain
+from service.routes.intake import room_for
+from service.routes.upload import ENVELOPE, SMALL, read_body, read_options
+from service.visit import note_work
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"], responses=plain(404, 422, 503))
 
@@ -58,10 +61,26 @@ INFERRED: Responses = {
 }
 
 
+CHANGED = plain(400, 403, 404, 500, 503, 504)
+
+WITH_KEY: dict[str, Any] = {"security": list(KEY)}
+
+
+class Change(BaseModel):
+    """The body of a load, which may be left out."""
+
+    parameters: dict[str, Any] = {}
+
+
 class Wanted(BaseModel):
     """Which models an index lists."""
 
     ready: bool = False
+
+
+def takes(kind: type[BaseModel]) -> dict[str, Any]:
+    """The description of a body that may be left out. FastAPI is not told of it: it would read any, however large."""
+    return {"requestBody": {"content": {"application/json": {"schema": kind.model_json_schema()}}}}
 
 
 @router.get("")
@@ -77,9 +96,9 @@ async def live() -> dict[str, bool]:
 
 
 @router.get("/health/ready")
-async def ready(repository: RepositoryHere) -> JSONResponse:
+async def ready(repository: RepositoryHere, lifecycle: LifecycleHere) -> JSONResponse:
     """As `/health/ready`: 200 or 503."""
-    reasons = repository.problems()
+    reasons = lifecycle.problems() + repository.problems()
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
     return JSONResponse({"ready": not reasons, **({"error": "; ".join(reasons)} if reasons else {})}, status)
 
@@ -115,14 +134,18 @@ async def infer(
     if encoding.lower() not in ("", "identity"):
         raise BodyTypeError(f"Content-Encoding {encoding} is not taken: send the body as it is")
     length = _header_length(request)
-    body = await read_body(request, settings.max_bytes, settings.upload_timeout, ENVELOPE)
-    asked = read(body, length) if len(body) <= SMALL else await asyncio.to_thread(read, body, length)
-    return await unless_gone(request, _answered(gate, Infer(asked, found, settings), settings.timeout))
+    with room_for(request, gate, settings.max_bytes + ENVELOPE, settings.timeout) as room:
+        body = await read_body(request, settings.max_bytes, settings.upload_timeout, ENVELOPE)
+        room.hold(len(body))
+        asked = read(body, length) if len(body) <= SMALL else await asyncio.to_thread(read, body, length)
+        task = Infer(asked, found, settings, submitted=perf_counter())
+        return await unless_gone(request, _answered(gate, task, settings.timeout))
 
 
-@router.post("/repository/index")
-async def index(repository: RepositoryHere, wanted: Annotated[Wanted | None, Body()] = None) -> list[dict[str, str]]:
+@router.post("/repository/index", openapi_extra=takes(Wanted), responses=plain(400, 408, 413))
+async def index(request: Request, settings: SettingsHere, repository: RepositoryHere) -> list[dict[str, str]]:
     """Every version of every model, and whether it can be asked."""
+    wanted = await read_options(request, Wanted, settings.upload_timeout)
     catalog = repository.loaded_catalog()
     usable = [
         {"name": name, "version": str(version), "state": "READY", "reason": ""}
@@ -133,21 +156,43 @@ async def index(repository: RepositoryHere, wanted: Annotated[Wanted | None, Bod
         {"name": item.name, "version": str(item.version), "state": "UNAVAILABLE", "reason": item.reason}
         for item in catalog.refused
     ]
-    return usable if wanted is not None and wanted.ready else usable + refused
+    unloaded = [
+        {"name": name, "version": "", "state": "UNAVAILABLE", "reason": "unloaded"} for name in sorted(catalog.unloaded)
+    ]
+    return usable if wanted.ready else usable + refused + unloaded
 
 
-@router.post("/repository/models/{name}/load", responses=plain(403))
-@router.post("/repository/models/{name}/unload", responses=plain(403))
-async def change(name: Name) -> None:
-    """Not for everybody: without administrators' keys nobody may load or unload."""
-    raise Forbidden(
-        f"{name} cannot be loaded or unloaded over HTTP: no key of an administrator is set up. Put the bundle into the "
-        "model folder, or take it out, and start the server again"
-    )
+@router.post(
+    "/repository/models/{name}/load",
+    dependencies=[AdminOnly],
+    openapi_extra=WITH_KEY | takes(Change),
+    responses=CHANGED | plain(408, 413),
+)
+async def load(
+    request: Request, name: Name, settings: SettingsHere, keeper: KeeperHere, repository: RepositoryHere
+) -> dict[str, str]:
+    """For administrators: serve a model again, or look now for a new version of it; answers when all processes do."""
+    asked = await read_options(request, Change, settings.upload_timeout)
+    if asked.parameters:
+        strange = ", ".join(asked.parameters)
+        raise MalformedBody(f"a model is loaded from the model folder as it is there: {strange} cannot be given")
+    await keeper.change(name, load=True)
+    repository.get(name)
+    return {}
+
+
+@router.post("/repository/models/{name}/unload", dependencies=[AdminOnly], openapi_extra=WITH_KEY, responses=CHANGED)
+async def unload(name: Name, keeper: KeeperHere, repository: RepositoryHere) -> dict[str, str]:
+    """For administrators: serve a model no more; answers when no process does."""
+    if name not in repository.loaded_catalog().names:
+        repository.get(name)
+    await keeper.change(name, load=False)
+    return {}
 
 
 async def _answered(gate: GateHere, task: Infer, seconds: float) -> Response:
-    encoded = await gate.run(task, Deadline.after(seconds))
+    encoded, work = await gate.run(task, Deadline.after(seconds), task.cost)
+    note_work(work)
     if encoded.header_length is None:
         return Response(encoded.content, media_type="application/json")
     headers = {HEADER_LENGTH: str(encoded.header_length)}

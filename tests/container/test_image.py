@@ -128,9 +128,10 @@ def test_its_log_holds_no_warning_and_names_the_licence(container: Container) ->
 
 def test_it_writes_nothing_but_results_and_those_for_itself_alone(container: Container) -> None:
     (folder,) = Path(f"/proc/{container.pid}/root/tmp").iterdir()
-    assert folder.name.startswith("segserve-results-")
+    assert folder.name.startswith("segserve-")
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert {file.suffix for file in folder.iterdir()} <= {".result"}
+    assert {inner.name for inner in folder.iterdir()} == {"results", "state", "metrics"}
+    assert {file.suffix for file in (folder / "results").iterdir()} <= {".result"}
 
 
 def test_it_holds_what_serves_and_neither_torch_onnx_nor_build_tools(image: Image) -> None:
