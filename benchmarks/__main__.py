@@ -6,29 +6,23 @@ Everything is measured in rounds, each way once a round, and what is compared is
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from io import BytesIO
 from itertools import groupby
 from pathlib import Path
 from statistics import median
 
 import click
 import httpx
-from PIL import Image
 
 from benchmarks.bare import bare
 from benchmarks.load import Body, Load, load
+from benchmarks.machine import machine
 from benchmarks.nets import Subject, write
+from benchmarks.photos import photo
 from benchmarks.systems import SYSTEMS, Plan, running
-from training.scenes import scene
 
 SIZES = {"0.2 MP": (480, 360), "12 MP": (4000, 3000)}
 VIEWS = ("mask", "overlay")
@@ -137,22 +131,6 @@ def table(found: dict[Case, list[Load]]) -> str:
             beside = f"{middle['memory']:.0f} | {middle['generator']:.1%}" if case.system != LOOP else " | "
             lines.append(f"| {what} | {speed} | {beside} |")
     return "\n".join(lines)
-
-
-def photo(width: int, height: int) -> bytes:
-    """A drawn scene as a JPEG of that size."""
-    file = BytesIO()
-    drawn = Image.fromarray(scene(1, 360, 480)[0]).resize((width, height), Image.Resampling.BICUBIC)
-    drawn.save(file, "JPEG", quality=90)
-    return file.getvalue()
-
-
-def machine() -> str:
-    """The processor, its cores, and the versions that matter."""
-    lines = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout.splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("Model name")), platform.processor())
-    packages = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "numba", "pillow", "uvicorn", "fastapi"))
-    return f"{cpu}, {len(os.sched_getaffinity(0))} cores, Python {sys.version.split()[0]}, {packages}"
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.__main__ import machine
+from benchmarks.machine import machine
 from benchmarks.nets import SIZE, lively, pictures, plain_export, served
 from export.calibrate import ranges
 from export.convert import convert

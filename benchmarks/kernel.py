@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
-from benchmarks.__main__ import machine
+from benchmarks.machine import machine
 from service.blend import blend
 from service.cores import CorePool, usable_cores
 from service.upsample import fill, winners_of

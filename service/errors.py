@@ -9,6 +9,9 @@ SegserveError
 |- RequestError             the request around the picture cannot be understood
 |  |- MalformedBody         broken multipart, or two pictures
 |  |- BodyTypeError         a Content-Type that holds no picture
+|  |- MalformedRequest      no HTTP that is understood in one way only
+|  |- HeadTooLarge          its line and headers are too long
+|  |- SlowHead              its line and headers did not arrive in time
 |  |- SlowUpload            the body did not arrive in time
 |  |- TensorError           a tensor that the model does not take, or does not give
 |  |- KeyMissing            there is no key, where one is needed
@@ -28,6 +31,7 @@ SegserveError
 |- NotPossible              this machine lacks what the answer needs
 |- BundleError              a bundle in the model repository is refused
 |- Overloaded               the estimated wait exceeds the deadline
+|- TooManyConnections       all that may be open are in use
 |- Draining                 the server is about to end and takes no more work
 |- StateUnavailable         which models are to be served cannot be read or written
 `- DeadlineExceeded         the deadline passed before the answer was there
@@ -75,6 +79,18 @@ class MalformedBody(RequestError):
 
 class BodyTypeError(RequestError):
     """A Content-Type that holds no picture."""
+
+
+class MalformedRequest(RequestError):
+    """No HTTP that is understood in one way only."""
+
+
+class HeadTooLarge(RequestError):
+    """The request's line and headers are too long."""
+
+
+class SlowHead(RequestError):
+    """The request's line and headers did not arrive in time."""
 
 
 class SlowUpload(RequestError):
@@ -159,6 +175,10 @@ class Overloaded(SegserveError):
 
 class StateUnavailable(SegserveError):
     """Which models are to be served cannot be read or written."""
+
+
+class TooManyConnections(SegserveError):
+    """All connections that may be open are in use."""
 
 
 class Draining(SegserveError):

@@ -60,6 +60,10 @@ class Settings(BaseSettings):
     timeout: float = Field(30, gt=0, description="Seconds a request may take, unless it asks for another limit.")
     max_timeout: float = Field(120, gt=0, description="Highest limit in seconds that a request may ask for.")
     upload_timeout: float = Field(60, gt=0, description="Seconds within which a request's body must have arrived.")
+    header_timeout: float = Field(
+        10, gt=0, description="Seconds within which a request's line and headers must have arrived."
+    )
+    connections: int = Field(500, ge=1, description="Connections that a process has open at most.")
     drain_seconds: float = Field(30, ge=0, description="Seconds that work in hand may still take after SIGTERM.")
     drain_delay: float = Field(
         0, ge=0, description="Seconds after SIGTERM during which work is still taken, while ready says 503."

@@ -114,7 +114,8 @@ class Supervisor:
             if ending.is_set():
                 return
             if not self._proven:
-                # It cannot even start: another try would end like this one.
+                # Another try would end like this one.
+                logger.error("worker process %d %s before it could serve: the server ends", *_how(worker.process))
                 self._failed = True
                 self._end(signal.SIGTERM, ending)
                 return

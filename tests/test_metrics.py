@@ -6,11 +6,15 @@ import asyncio
 import base64
 import json
 import logging
+import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,7 @@ from tests.metrics import Metrics
 from tests.server import Server, running
 
 ROOT = Path(__file__).parent.parent
+PATIENCE_SECONDS = 60
 PICTURE = encoded(bands(RED, RED, GREEN, BLUE, height=40, width=80))
 PNG = {"Content-Type": "image/png"}
 WORDS = {
@@ -166,7 +171,7 @@ def test_results_are_counted_whether_stored_or_not(server: Server, client: httpx
 
 
 def overload(server: Server) -> Metrics:
-    """Three requests that end only at their deadline, and one that is turned away; gives what was measured meanwhile."""
+    """Three requests that end only at their deadline, and one that is turned away; what was measured meanwhile."""
     admitted = Metrics.of(server.url)("segserve_admitted_total")
     url = f"{server.url}/segment?model=endless&output=mask&timeout="
     with ThreadPoolExecutor(3) as clients:
@@ -317,6 +322,33 @@ def test_where_there_is_no_room_for_the_folders_files_a_process_answers_for_itse
         assert found("segserve_requests_total", route="/", status="200") == 3
         assert not list(tmp_path.iterdir())
         only.kill()
+
+
+def measured_until(url: str, is_so: Callable[[Metrics], bool]) -> Metrics:
+    """What is measured as soon as it is so; a worker may end meanwhile, and connections with it."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        assert time.monotonic() < end
+        with suppress(httpx.TransportError):
+            found = Metrics.of(url)
+            if is_so(found):
+                return found
+        time.sleep(0.05)
+
+
+def test_workers_are_measured_together_also_when_one_was_killed(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    with running(tmp_path / "models", tmp_path / "log", {"WORKERS": "2"}) as server:
+        measured_until(server.url, lambda found: found("segserve_ready") == 2)
+        for _ in range(8):
+            assert httpx.post(f"{server.url}/segment", content=PICTURE, headers=PNG).status_code == 200
+        os.kill(server.workers[0], signal.SIGKILL)
+        measured_until(server.url, lambda found: found("segserve_worker_starts_total") == 3)
+        found = measured_until(server.url, lambda found: found("segserve_ready") == 2)
+        assert found("segserve_requests_total", route="/segment", status="200") == 8
+        assert found("segserve_mask_class_pixels_total", model="rgb") == 8 * 3200
+        assert found("segserve_model_ready", model="rgb") == 2
+        assert found("segserve_model_info", model="rgb", default="true") == 1
 
 
 def instruments() -> set[str]:

@@ -1,0 +1,17 @@
+"""A size in, a drawn scene as a picture file of that size out."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from PIL import Image
+
+from training.scenes import scene
+
+
+def photo(width: int, height: int, kind: str = "JPEG", seed: int = 1) -> bytes:
+    """A drawn scene in a format of Pillow's."""
+    file = BytesIO()
+    drawn = Image.fromarray(scene(seed, 360, 480)[0]).resize((width, height), Image.Resampling.BICUBIC)
+    drawn.save(file, kind, quality=90)
+    return file.getvalue()
