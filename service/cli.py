@@ -71,6 +71,8 @@ def _make_home(stack: ExitStack, settings: Settings) -> None:
     server. Where none can be made, the service does without."""
     try:
         home = Path(stack.enter_context(TemporaryDirectory(prefix="segserve-", ignore_cleanup_errors=True)))
+        metrics = home / "metrics"
+        metrics.mkdir()
     except OSError as error:
         logger.error("no temporary folder can be made (%s): what needs one is not kept", error)
         return
@@ -78,8 +80,6 @@ def _make_home(stack: ExitStack, settings: Settings) -> None:
         os.environ[f"{PREFIX}RESULTS"] = f"dir:{home / 'results'}"
     if settings.state is None:
         os.environ[f"{PREFIX}STATE"] = str(home / "state")
-    metrics = home / "metrics"
-    metrics.mkdir()
     os.environ[METRICS] = str(metrics)
 
 

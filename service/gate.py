@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from threading import Lock
 from time import monotonic
@@ -21,6 +22,10 @@ T = TypeVar("T")
 
 SMOOTHING = 0.2
 """The share of the newest measurement in the running mean of how much longer work takes than was estimated."""
+
+SHARE = 0.8
+"""Of the time until the deadline: what a newcomer's answer may take by estimate. Estimates err; who is admitted shall
+be answered in time, not end as work for nothing."""
 
 
 class Observer(Protocol):
@@ -150,7 +155,7 @@ class Gate:
         self._count(milliseconds)
         self._observer.admitted(milliseconds)
         self._pool.expect()
-        future = self._executor.submit(job)
+        future = self._executor.submit(copy_context().run, job)  # what the job logs names its request
         future.add_done_callback(lambda _: self._leave(job.seconds, milliseconds, cost))
         try:
             async with asyncio.timeout(deadline.left):
@@ -168,12 +173,13 @@ class Gate:
         before the deadline. Where a core is free, it is tried all the same."""
         inside = self._pool.expected
         wait = (self._queued / self.threads + milliseconds) / 1e3
-        if inside >= self.threads and wait > deadline.left:
+        spare = wait - deadline.left * SHARE
+        if inside >= self.threads and spare > 0:
             self._observer.shed("wait")
             raise Overloaded(
-                f"{inside} requests are being worked on: the answer would take about {wait:.1f} s, the deadline is "
-                f"{deadline.seconds:g} s; try again later, or with a longer timeout=",
-                retry_after=max(1, math.ceil(wait - deadline.left)),
+                f"{inside} requests are being worked on: the answer would take about {wait:.1f} s, too much for the "
+                f"deadline of {deadline.seconds:g} s; try again later, or with a longer timeout=",
+                retry_after=max(1, math.ceil(spare)),
             )
 
     @contextmanager
