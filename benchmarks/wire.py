@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import cast
 from urllib.parse import urlsplit
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
@@ -85,8 +86,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As asyncio calls it."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """As asyncio calls it."""
@@ -150,3 +150,8 @@ async def open_loop(target: Target, rate: float, seconds: float) -> list[Reply]:
     for connection in idle:
         connection.close()
     return replies
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that so many of them do not exceed; 0 where there are none."""
+    return sorted(values)[min(int(len(values) * share), len(values) - 1)] if values else 0.0

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import RedirectResponse
 
 from service import problems
 from service.access import Access
@@ -26,10 +25,11 @@ from service.lifecycle import Lifecycle
 from service.middleware import RequestContext
 from service.repository import Repository
 from service.results import Results, open_results
-from service.routes import docs, health, hf, metrics, models, segment, v2
+from service.routes import docs, health, hf, metrics, model_page, models, segment, stream, ui, v2
 from service.routes import results as stored
 from service.routes.documented import describe_keys
 from service.settings import Settings
+from service.streaming import Places
 from service.telemetry import Telemetry
 from service.watching import Keeper
 
@@ -97,17 +97,15 @@ def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> FastAP
     app.state.lifecycle = life
     app.state.keys = Keys(settings.api_keys, settings.admin_keys)
     app.state.telemetry = Telemetry(cores)
+    app.state.places = Places(settings.streams, app.state.telemetry.streams)
+    app.state.parts = ui.read_parts()
     app.state.tracing = _tracing(settings)
     life.when_draining(app.state.telemetry.draining)
     _surround(app, settings)
     problems.install(app)
-    for resource in (segment, stored, models, health, v2, hf, docs, metrics):
+    for resource in (segment, stream, stored, models, model_page, health, v2, hf, docs, metrics, ui):
         app.include_router(resource.router)
     describe_keys(app, needed=bool(settings.api_keys))
-
-    @app.get("/", include_in_schema=False)
-    async def home() -> RedirectResponse:
-        return RedirectResponse("docs")
 
     return app
 
@@ -123,7 +121,7 @@ def _tracing(settings: Settings) -> Tracing | None:
 def _surround(app: FastAPI, settings: Settings) -> None:
     """Put around the routes what every request passes, the innermost first."""
     app.add_middleware(Drain, app.state.lifecycle)
-    app.add_middleware(Access, app.state.keys)
+    app.add_middleware(Access, app.state.keys, settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

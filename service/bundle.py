@@ -6,13 +6,13 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import BundleError
+from service.errors import BundleError, UnknownCard
 from service.geometry import net_pixels, place
 from service.golden import RUNS, Golden
 from service.graph import Graph, Tensor
@@ -20,9 +20,17 @@ from service.manifest import GOLDEN, Manifest, Snapshot, Variant, read_manifest
 from service.polite import politely
 from service.segmenter import Segmenter, prepare
 from service.sharing import Sharing, joined
+from service.structure.parts import Structure
+from service.structure.reading import structure_of
 from service.turn import Turn
 
 logger = logging.getLogger(__name__)
+
+CARD = "README.md"
+"""A bundle's file that tells people what the model is."""
+
+LONGEST_CARD = 256 * 1024
+"""Bytes of it that are shown."""
 
 ONE_THREAD = Sharing()
 """For who asks from one thread, with onnxruntime's own choice of threads."""
@@ -55,7 +63,8 @@ class Model:
 
     `trials` are those of all its variants that were tried; `graph` is the chosen one, `narrow` the same for one core,
     for when others work beside it, if there is one; `together`: how many pictures are best run at once, as measured;
-    `ms_per_megapixel`: about what one core takes for a megapixel of the net's input, None without a golden picture.
+    `ms_per_megapixel`: about what one core takes for a megapixel of the net's input, None without a golden picture;
+    `folder`: its bundle's.
     """
 
     manifest: Manifest
@@ -67,6 +76,7 @@ class Model:
     narrow: Graph | None
     together: int
     ms_per_megapixel: float | None
+    folder: Path
 
     def run(self, tensor: Tensor, turn: Turn) -> dict[str, NDArray[np.generic]]:
         """What the graph itself answers a prepared batch of any length that it takes, by output.
@@ -97,6 +107,19 @@ class Model:
     def snapshot(self) -> Snapshot:
         """What a result of it says of it."""
         return self.manifest.snapshot(self.variant.id)
+
+    @cached_property
+    def structure(self) -> Structure:
+        """The stages of its net, read from the graph in use when first asked for; takes some milliseconds."""
+        return structure_of(self.folder / self.variant.file, self.manifest.input, self.manifest.output)
+
+    def card(self) -> str:
+        """What its README.md says. Raises UnknownCard where there is none."""
+        path = self.folder / CARD
+        if path.is_file() and path.resolve().is_relative_to(self.folder.resolve()):
+            with path.open("rb") as file:
+                return file.read(LONGEST_CARD).decode(errors="replace")
+        raise UnknownCard(f"{self.name} version {self.version} has no card: there is no {CARD} in its bundle")
 
     @property
     def ms(self) -> float | None:
@@ -137,7 +160,8 @@ def open_bundle(folder: Path, providers: Sequence[str], variant: str = "auto", s
     rate = None
     if golden is not None and opened.core_ms is not None:
         rate = opened.core_ms * 1e6 / net_pixels(manifest.input, *golden.size)
-    return Model(manifest, chosen, segmenter, proved, tuple(trials), opened.graph, opened.narrow, together, rate)
+    graphs = (opened.graph, opened.narrow)
+    return Model(manifest, chosen, segmenter, proved, tuple(trials), *graphs, together, rate, folder)
 
 
 def reason_for(path: Path, error: Exception) -> str:

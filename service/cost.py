@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from service.bundle import Model
@@ -64,6 +64,12 @@ def segmenting(data: bytes, model: Model, view: View, settings: Settings, store:
 def running(model: Model, size: tuple[int, int]) -> float:
     """What the net takes for a picture of that height and width."""
     return net_pixels(model.manifest.input, *size) / 1e6 * (model.ms_per_megapixel or NET)
+
+
+def least(models: Iterable[Model]) -> Cost:
+    """What the smallest picture takes, with the quickest of the models."""
+    costs = (Cost(running(model, (1, 1)), _kind(model)) for model in models)
+    return min(costs, key=lambda cost: cost.milliseconds, default=Cost(0.0, "nothing"))
 
 
 def inferring(pixels: int, model: Model) -> Cost:

@@ -1,4 +1,4 @@
-"""Around every request that is work: it counts as inside, and once the process drains its connection ends with it."""
+"""Around every request and stream that is work: it counts as inside, and once the process drains no more is taken."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ QUESTIONS = ("/health/", "/v2/health/", "/metrics")
 """What is answered to the end, and keeps nothing from ending."""
 
 
+STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+"""After one of these there can be no other answer."""
+
+
 class Drain:
-    """Refuses work while the process drains, and says `Connection: close`: nobody then sends into a closing door."""
+    """Refuses work while the process drains, and says `Connection: close`: nobody then sends into a closing door.
+
+    A stream that is inside when time is over ends with its connection, which the server closes.
+    """
 
     def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
         self._app = app
@@ -30,10 +37,9 @@ class Drain:
 
         async def send_last(message: Message) -> None:
             nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                if self._lifecycle.is_draining:
-                    MutableHeaders(scope=message)["Connection"] = "close"
+            started |= message["type"] in STARTS
+            if message["type"] == "http.response.start" and self._lifecycle.is_draining:
+                MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
         if scope["path"].startswith(QUESTIONS):

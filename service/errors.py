@@ -14,6 +14,7 @@ SegserveError
 |  |- SlowHead              its line and headers did not arrive in time
 |  |- SlowUpload            the body did not arrive in time
 |  |- TensorError           a tensor that the model does not take, or does not give
+|  |- UpgradeRequired       a plain request for what only a websocket gives
 |  |- KeyMissing            there is no key, where one is needed
 |  |- Forbidden             what this caller may not do
 |  |- ParameterError        a parameter of the wrong type or range
@@ -21,6 +22,7 @@ SegserveError
 |- ModelError               the request's model cannot be used
 |  |- ModelRequired         none was named and none is the default
 |  |- UnknownModel          no model or version of that name
+|  |- UnknownCard           the model's bundle has no card
 |  |- ModelUnloaded         an administrator does not want it served
 |  `- ModelNotReady         it is loading, or none of its versions is usable
 |- ResultError              a stored result cannot be given
@@ -101,6 +103,10 @@ class TensorError(RequestError):
     """A tensor that the model does not take, or does not give; the message says what it does."""
 
 
+class UpgradeRequired(RequestError):
+    """A plain request for what only a websocket gives."""
+
+
 class KeyMissing(RequestError):
     """There is no key, where one is needed."""
 
@@ -127,6 +133,10 @@ class ModelRequired(ModelError):
 
 class UnknownModel(ModelError):
     """No model or version of that name."""
+
+
+class UnknownCard(ModelError):
+    """The model's bundle has no card."""
 
 
 class ModelNotReady(ModelError):

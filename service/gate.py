@@ -148,8 +148,7 @@ class Gate:
         Raises Overloaded where the estimated wait exceeds the deadline, DeadlineExceeded where it passed; a caller that
         is cancelled takes its work with it.
         """
-        milliseconds = cost.milliseconds * self._factors.get(cost.kind, 1.0)
-        self.check(deadline, milliseconds)
+        milliseconds = self.check(deadline, cost)
         job = _Job(work, self._pool)
         del work  # only the job holds it now: this frame may outlive the wait, in the traceback of its own end
         self._count(milliseconds)
@@ -168,9 +167,13 @@ class Gate:
         finally:
             job.drop()
 
-    def check(self, deadline: Deadline, milliseconds: float = 0.0) -> None:
-        """Raise Overloaded where work of so many milliseconds, on top of all that is in the house, could not be done
-        before the deadline. Where a core is free, it is tried all the same."""
+    def check(self, deadline: Deadline, cost: Cost) -> float:
+        """The milliseconds that work will take, as far as is known by now.
+
+        Raises Overloaded where it could not be done before the deadline, on top of all that is in the house. Where a
+        core is free, it is tried all the same.
+        """
+        milliseconds = cost.milliseconds * self._factors.get(cost.kind, 1.0)
         inside = self._pool.expected
         wait = (self._queued / self.threads + milliseconds) / 1e3
         spare = wait - deadline.left * SHARE
@@ -181,6 +184,7 @@ class Gate:
                 f"deadline of {deadline.seconds:g} s; try again later, or with a longer timeout=",
                 retry_after=max(1, math.ceil(spare)),
             )
+        return milliseconds
 
     @contextmanager
     def room(self, count: int) -> Iterator[Room]:

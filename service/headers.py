@@ -24,16 +24,16 @@ class SecurityHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
 
         async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 headers = MutableHeaders(scope=message)
                 for name, value in CAREFUL.items():
                     headers.setdefault(name, value)
-                if scope["method"] == "POST" or message["status"] >= 400:
+                if scope.get("method") == "POST" or message["status"] >= 400:
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)
 

@@ -26,6 +26,7 @@ class Lifecycle:
         self._inside: set[asyncio.Timeout] = set()
         self._then: list[Callable[[], None]] = []
         self._admitted = asyncio.Event()
+        self._draining = asyncio.Event()
         self.loaded = asyncio.Event()
         """Set once the models are loaded, as far as they can be."""
         if at_once:
@@ -52,6 +53,7 @@ class Lifecycle:
         """Begin to drain; to say it again changes nothing."""
         if self._since is None:
             self._since = monotonic()
+            self._draining.set()
             for call in self._then:
                 call()
         self.admit()
@@ -60,6 +62,11 @@ class Lifecycle:
     def is_draining(self) -> bool:
         """Whether the process is about to end."""
         return self._since is not None
+
+    async def last_call(self) -> None:
+        """Until no more work is taken."""
+        await self._draining.wait()
+        await asyncio.sleep(max(self._delay - self._elapsed, 0.0))
 
     def problems(self) -> list[str]:
         """Why the process is not ready, as far as that is not its models' fault."""

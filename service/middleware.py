@@ -1,4 +1,4 @@
-"""Around every request: an id that travels in the answer and the log, the time it took, and a body for any crash."""
+"""Around every request and handshake: an id in the answer and the log, the time it took, and a body for any crash."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.utils import ClientDisconnected
 
 from service.problems import internal_error
 from service.telemetry import Telemetry
@@ -28,6 +29,12 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 TRACE_PARENT = ("traceparent", "tracestate")
 
 
+ANSWERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+
+SWITCHING_PROTOCOLS = 101
+"""The status of a handshake that opens a websocket."""
+
+
 class RequestContext:
     """Adds `X-Request-ID` (the caller's where it is well formed), `Server-Timing` and `Vary` to every answer, and tells
     the log, the metrics and the traces of each request (health checks and scrapes: the log only at level DEBUG, the
@@ -40,7 +47,7 @@ class RequestContext:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         visit = _visit(scope)
@@ -53,26 +60,31 @@ class RequestContext:
 
         async def send_with_context(message: Message) -> None:
             nonlocal answering
-            if message["type"] == "http.response.start":
+            if message["type"] in ANSWERS:
                 answering = True
-                visit.status = message["status"]
+                visit.status = message.get("status", SWITCHING_PROTOCOLS)
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = visit.id
                 headers.add_vary_header("Accept")
                 headers["Server-Timing"] = _timing(visit)
             await send(message)
+            if message["type"] == "websocket.accept":
+                self._end(visit, scope)  # what comes is no request
 
         token = CURRENT.set(visit)
         self._telemetry.began()
         try:
             await self._app(scope, receive_counted, send_with_context)
+        except ClientDisconnected:
+            logger.debug("%s %s: the client is gone", visit.method, visit.path)
         except Exception:
             logger.exception("%s %s failed", visit.method, visit.path)
             if answering:
                 raise
             await internal_error(visit.path)(scope, receive, send_with_context)
         finally:
-            self._end(visit, scope)
+            if visit.seconds is None:
+                self._end(visit, scope)
             CURRENT.reset(token)
 
     def _end(self, visit: Visit, scope: Scope) -> None:
@@ -94,7 +106,7 @@ def _visit(scope: Scope) -> Visit:
     given = headers.get("x-request-id", "")
     request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     parent = {name: headers[name] for name in TRACE_PARENT if name in headers}
-    return Visit(request_id, scope["method"], scope["path"], parent)
+    return Visit(request_id, scope.get("method", "GET"), scope["path"], parent)
 
 
 def _timing(visit: Visit) -> str:

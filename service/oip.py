@@ -25,7 +25,9 @@ class _Output(BaseModel):
     parameters: dict[str, Any] = {}
 
 
-class _Request(BaseModel):
+class Request(BaseModel):
+    """A request's JSON."""
+
     id: str | None = None
     parameters: dict[str, Any] = {}
     inputs: list[Described] = Field(min_length=1, max_length=16)
@@ -100,7 +102,7 @@ def write(
     return Encoded(b"".join([*text, *raw]), sum(map(len, text)) if raw else None)
 
 
-def _parse(text: bytes) -> _Request:
+def _parse(text: bytes) -> Request:
     parts = sum(map(text.count, (b"[", b"{", b":")))
     if parts > PARTS:
         raise MalformedBody(
@@ -108,7 +110,7 @@ def _parse(text: bytes) -> _Request:
             "or in binary"
         )
     try:
-        return _Request.model_validate(from_json(text))
+        return Request.model_validate(from_json(text))
     except ValidationError as error:
         raise MalformedBody(f"the request is not what the protocol says: {explain(error)}") from error
     except ValueError as error:

@@ -44,7 +44,9 @@ def has_external_data(path: Path) -> bool:
 def _leads_out(content: mmap.mmap, start: int, end: int, kind: Kind, depth: int) -> bool:
     if depth > DEEPEST:
         raise ValueError(f"graphs are nested more than {DEEPEST} deep")
-    for field, begin, stop in _messages(content, start, end):
+    for field, wire, begin, stop in fields(content, start, end):
+        if wire != BYTES:
+            continue
         if kind == "tensor" and field == EXTERNAL_DATA:
             return True
         child = CHILDREN[kind].get(field)
@@ -53,29 +55,28 @@ def _leads_out(content: mmap.mmap, start: int, end: int, kind: Kind, depth: int)
     return False
 
 
-def _messages(content: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The length-delimited fields between two positions: number, begin and end of each."""
+def fields(content: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """The fields of the message between two positions: number, wire type, begin and end of each."""
     while position < end:
-        key, position = _varint(content, position, end)
+        key, position = varint(content, position, end)
         if key >= 2**32:
             raise ValueError(f"the field at byte {position} has the key {key}, keys have 32 bits")
-        wire = key & 7
+        wire, begin = key & 7, position
         if wire == VARINT:
-            _, position = _varint(content, position, end)
+            _, position = varint(content, position, end)
         elif wire in (FIXED64, FIXED32):
             position += 8 if wire == FIXED64 else 4
         elif wire == BYTES:
-            length, begin = _varint(content, position, end)
+            length, begin = varint(content, position, end)
             position = begin + length
         else:
             raise ValueError(f"wire type {wire} at byte {position}: not a protocol-buffers message")
         if position > end:
             raise ValueError(f"a field ends at byte {position}, after its message at byte {end}")
-        if wire == BYTES:
-            yield key >> 3, begin, position
+        yield key >> 3, wire, begin, position
 
 
-def _varint(content: mmap.mmap, position: int, end: int) -> tuple[int, int]:
+def varint(content: mmap.mmap, position: int, end: int) -> tuple[int, int]:
     """An integer of seven bits a byte, and the position behind it."""
     value = shift = 0
     while position < end and shift < 64:

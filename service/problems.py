@@ -8,10 +8,11 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from service import errors
 from service.visit import note_problem
@@ -22,10 +23,12 @@ STATUS: Mapping[type[errors.SegserveError], HTTPStatus] = {
     errors.MalformedBody: HTTPStatus.BAD_REQUEST,
     errors.TensorError: HTTPStatus.BAD_REQUEST,
     errors.MalformedRequest: HTTPStatus.BAD_REQUEST,
+    errors.UpgradeRequired: HTTPStatus.UPGRADE_REQUIRED,
     errors.KeyMissing: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.ModelRequired: HTTPStatus.BAD_REQUEST,
     errors.UnknownModel: HTTPStatus.NOT_FOUND,
+    errors.UnknownCard: HTTPStatus.NOT_FOUND,
     errors.UnknownResult: HTTPStatus.NOT_FOUND,
     errors.NotPossible: HTTPStatus.CONFLICT,
     errors.ResultsOff: HTTPStatus.CONFLICT,
@@ -54,8 +57,14 @@ LOADING_RETRY_SECONDS = 5
 """What a client is told to wait for a model that is not ready."""
 
 
+READING = ("GET", "HEAD")
+METHODS = (*READING, "POST", "PUT", "PATCH", "DELETE")
+
 INTERNAL = "internal-error"
 """What metrics call the error that has no code: a fault of ours."""
+
+SHOWN, ITEMS = 2_000, 10
+"""Characters of a detail, and parameters of which an error speaks, at most: a request repeated is no help."""
 
 PLAIN = ("/v2/", "/hf/")
 """Where errors have the form that other people's clients expect: `{"error": "..."}`."""
@@ -70,10 +79,15 @@ def problem(
 ) -> JSONResponse:
     """The error of a request to `path`: `application/problem+json` with its extension `members`, or the plain form."""
     note_problem((members or {}).get("code", INTERNAL))
+    detail = _cut(detail, SHOWN)
     if f"{path}/".startswith(PLAIN):
         return JSONResponse({"error": detail}, status, headers)
     body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **(members or {})}
     return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def status_of(error: type[errors.SegserveError]) -> HTTPStatus:
@@ -99,6 +113,8 @@ def respond(path: str, error: errors.SegserveError) -> JSONResponse:
         headers["Retry-After"] = str(LOADING_RETRY_SECONDS)
     elif status is HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
+    elif status is HTTPStatus.UPGRADE_REQUIRED:
+        headers |= {"Upgrade": "websocket", "Connection": "upgrade", "Sec-WebSocket-Version": "13"}
     return problem(path, status, str(error), headers, members)
 
 
@@ -112,34 +128,53 @@ def install(app: FastAPI) -> None:
     """Make every error of `app`, FastAPI's own included, answer with a problem body."""
     app.add_exception_handler(errors.SegserveError, _domain)
     app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(WebSocketRequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
 
 
-def _domain(request: Request, error: Exception) -> JSONResponse:
+async def _domain(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.SegserveError)
     if status_of(type(error)) is HTTPStatus.INTERNAL_SERVER_ERROR:
         raise error  # a fault of ours, whatever the type: logged and answered like any other
-    return respond(request.url.path, error)
+    return respond(request.scope["path"], error)
 
 
-def _validation(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
+async def _validation(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError | WebSocketRequestValidationError)
     items = [
-        {"parameter": str(item["loc"][-1]), "message": item["msg"], "value": repr(item.get("input"))}
-        for item in error.errors()
+        {
+            "parameter": _cut(str(item["loc"][-1]), SHOWN // ITEMS),
+            "message": item["msg"],
+            "value": _cut(repr(item.get("input")), SHOWN // ITEMS),
+        }
+        for item in error.errors()[:ITEMS]
     ]
     detail = "; ".join(f"{item['parameter']}={item['value']}: {item['message']}" for item in items)
     members = {"code": code_of(errors.ParameterError), "errors": items}
-    return problem(request.url.path, HTTPStatus.UNPROCESSABLE_ENTITY, detail, members=members)
+    return problem(request.scope["path"], HTTPStatus.UNPROCESSABLE_ENTITY, detail, members=members)
 
 
-def _http(request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    detail = error.detail
+    detail, headers = error.detail, error.headers
     if status is HTTPStatus.NOT_FOUND:
-        detail = f"there is no {request.url.path} here; /docs lists what there is"
+        detail = f"there is no {request.scope['path']} here; /docs lists what there is"
     elif status is HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "")
-        detail = f"{request.url.path} does not take {request.method}, only {allowed}; /docs shows how"
-    return problem(request.url.path, status, detail, error.headers, {"code": status.phrase.lower().replace(" ", "-")})
+        headers = {**(headers or {}), "Allow": _allowed(request)}
+        detail = f"{request.scope['path']} does not take {request.method}, only {headers['Allow']}; /docs shows how"
+    code = status.phrase.lower().replace(" ", "-")
+    return problem(request.scope["path"], status, detail, headers, {"code": code})
+
+
+def _allowed(request: Request) -> str:
+    """The methods that the request's path takes, of all its routes; the framework names those of one route."""
+    root = request.scope.get("app_root_path", request.scope.get("root_path", ""))
+
+    def is_taken(method: str) -> bool:
+        scope = {**request.scope, "method": method, "root_path": root}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    # A folder of files matches whatever the method is.
+    methods = READING if is_taken(request.method) else filter(is_taken, METHODS)
+    return ", ".join(methods)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -19,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.errors import HeadTooLarge, MalformedRequest, SegserveError, SlowHead, TooManyConnections
+from service.handshake import check_handshake, is_handshake
 from service.headers import CAREFUL
 from service.problems import respond
 from service.settings import Settings
@@ -78,12 +80,14 @@ class BoundedProtocol(HttpToolsProtocol):
         limits: Limits,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.url = b""
         self._limits = limits
         self._waiting_since: float | None = None
         self._receiving = False
         self._answered = 0.0
         self._unframed = 0
         self._deaf_since: float | None = None
+        self._ending = False
         self._unsent, self._unsent_since = 0, 0.0
         self._ticking: asyncio.TimerHandle | None = None
 
@@ -114,16 +118,22 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unframed += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._deaf_since = self.loop.time()
-            return
-        except httptools.HttpParserError as error:
+        except httptools.HttpParserUpgrade as upgrade:
+            rest = data[upgrade.args[0] :]
+            if self._should_upgrade():
+                self._become_websocket(rest)
+            else:
+                self._go_on_without_upgrade(rest)
+        except httptools.HttpParserCallbackError as error:
             reason = error.__context__
-            refusal = MalformedRequest(f"the request is not HTTP/1.1 as this server takes it: {error}")
-            self._refuse(reason if isinstance(reason, SegserveError) else refusal)
-            return
-        if self._unframed > HEAD_BYTES:
-            self._refuse(_too_large())
+            self._refuse(
+                reason if isinstance(reason, SegserveError) else MalformedRequest("the request's target is no path")
+            )
+        except httptools.HttpParserError as error:
+            self._refuse(MalformedRequest(f"the request is not HTTP/1.1 as this server takes it: {error}"))
+        else:
+            if self._unframed > HEAD_BYTES:
+                self._refuse(_too_large())
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """As the parser calls it; a header after the body is nobody's."""
@@ -133,10 +143,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """As the parser calls it. Raises MalformedRequest or HeadTooLarge."""
         self._check_head()
-        self._waiting_since, self._receiving, self._unframed = None, True, 0
-        super().on_headers_complete()
         if self.parser.should_upgrade():
-            self.cycle.keep_alive = False
+            if self._should_upgrade():
+                self._check_handshake()
+                super().on_headers_complete()
+        else:
+            self._waiting_since, self._receiving, self._unframed = None, True, 0
+            super().on_headers_complete()
+            self.cycle.transport = _Answering(self.transport, self._end)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """As the parser calls it."""
@@ -145,9 +159,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """As the parser calls it."""
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         self._receiving, self._unframed = False, 0
-        if self.cycle.response_complete:
+        if self._ending:
+            self.transport.close()
+        elif self.cycle.response_complete:
             self._waiting_since = self.loop.time()
 
     def on_response_complete(self) -> None:
@@ -161,7 +179,32 @@ class BoundedProtocol(HttpToolsProtocol):
             self._waiting_since = self._answered
 
     def _should_upgrade(self) -> bool:
-        return False  # nothing else is spoken here; the request is answered as it is
+        """Whether the request is a websocket's handshake; no other protocol is spoken here."""
+        return is_handshake(self.parser.get_method(), self.parser.get_http_version(), self.headers)
+
+    def _check_handshake(self) -> None:
+        if self._is_answering:
+            raise MalformedRequest("a websocket's handshake comes before the answer to an earlier request: wait for it")
+        check_handshake(self.url, self.headers)
+
+    def _become_websocket(self, rest: bytes) -> None:
+        """The connection is the other protocol's from here on."""
+        if rest:
+            self._refuse(MalformedRequest("the websocket's handshake has not been answered: send after that"))
+            return
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self.handle_websocket_upgrade()
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """What else is offered is not spoken here: the request is read again, as one that does not offer any.
+
+        The parser would leave out its body; Java's client sends pictures so.
+        """
+        lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
 
     def _check_head(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -169,6 +212,8 @@ class BoundedProtocol(HttpToolsProtocol):
             raise _too_large()
         if len(self.pipeline) >= PIPELINED:
             raise MalformedRequest(f"more than {PIPELINED} requests wait on this connection: wait for the answers")
+        if self.parser.get_method() == b"CONNECT":
+            raise MalformedRequest("this server is no proxy: CONNECT is not taken")
         version = self.parser.get_http_version()
         if version not in {"1.0", "1.1"}:
             raise MalformedRequest(f"HTTP/{version} is not spoken here: use HTTP/1.1")
@@ -207,13 +252,22 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    def _end(self) -> None:
+        """The last answer has been given; where its request's body is still on its way, the connection ends behind it:
+        who is cut off while sending does not read the answer."""
+        if self._receiving and self.transport.can_write_eof():
+            self._ending = True
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
     def _refuse(self, error: SegserveError) -> None:
         """Listen to nothing more; say why, where no answer to an earlier request is due."""
         self._deaf_since = self.loop.time()
-        if self._is_answering and (self.pipeline or self.cycle.response_started):
-            self.transport.close()
-        elif self._is_answering and not self.cycle.more_body:
+        if self._is_answering and not self.pipeline and not self.cycle.more_body:
             self.cycle.keep_alive = False  # what cannot be understood comes after a whole request
+        elif self._is_answering and (self.pipeline or self.cycle.response_started):
+            self.transport.close()
         else:
             if self.cycle is not None:
                 self.cycle.disconnected = True
@@ -222,7 +276,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _answer(self, error: SegserveError) -> None:
         request_id = secrets.token_hex(16)
-        response = respond((self.url or b"").decode("ascii", "replace"), error)
+        response = respond(self.url.decode("ascii", "replace"), error)
         headers = [
             *self.server_state.default_headers,
             *response.raw_headers,
@@ -238,6 +292,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         client = self.client[0] if self.client else "?"
         logger.info("refused %s: %d %s, request %s", client, response.status_code, error, request_id)
+
+
+class _Answering:
+    """What the cycle of a request knows of its connection; only its end is not the transport's own."""
+
+    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = end
 
 
 def _too_large() -> HeadTooLarge:

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
         10, gt=0, description="Seconds within which a request's line and headers must have arrived."
     )
     connections: int = Field(500, ge=1, description="Connections that a process has open at most.")
+    streams: int = Field(16, ge=0, description="Streams that a process has open at most; 0: none.")
+    stream_idle: float = Field(60, gt=0, description="Seconds after which a stream ends that sends no frame.")
     drain_seconds: float = Field(30, ge=0, description="Seconds that work in hand may still take after SIGTERM.")
     drain_delay: float = Field(
         0, ge=0, description="Seconds after SIGTERM during which work is still taken, while ready says 503."

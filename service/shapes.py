@@ -19,7 +19,8 @@ SHIFT = Affine.translation(1, 1)
 """Where rasterio puts the picture's corner: of pixels that are their own coordinates it warns, as if of a fault."""
 
 MAX_BORDER = 1_000_000
-"""Pixel sides between classes that outlines are made of at most: beyond it they are larger than the picture."""
+"""Pixel sides, between classes and around the picture, that outlines are made of at most: beyond it they are larger
+than the picture, and while they are traced nothing else runs in the process."""
 
 
 def polygons(
@@ -102,8 +103,9 @@ def _signed_area(ring: list[tuple[float, float]]) -> float:
 
 def _check_border(mask: NDArray[np.uint8]) -> None:
     border = np.count_nonzero(mask[1:] != mask[:-1]) + np.count_nonzero(mask[:, 1:] != mask[:, :-1])
+    border += 2 * sum(mask.shape)
     if border > MAX_BORDER:
         raise ParameterError(
-            f"the borders between classes are {border} pixel sides long, outlines have {MAX_BORDER} at most: "
+            f"the borders of the areas are {border} pixel sides long, outlines have {MAX_BORDER} at most: "
             "ask for output=rle, which any mask fits in"
         )

@@ -106,6 +106,22 @@ class Telemetry:
         self._look_at_the_process()
 
     @_harmless
+    def streams(self, count: int) -> None:
+        """So many streams are open."""
+        self._streams.set(count)
+
+    @_harmless
+    def frame(self, received: int, work: Work | None = None, code: str | None = None) -> None:
+        """A frame of a stream, of so many bytes, has been answered: with the work that was done for it, or with a
+        problem of that code; else it was dropped."""
+        self._frames("answered" if work else "refused" if code else "dropped").inc()
+        self._upload_bytes.inc(received)
+        if code is not None:
+            self._errors(code).inc()
+        if work is not None:
+            self._worked(work)
+
+    @_harmless
     def admitted(self, milliseconds: float) -> None:
         """Work was let in that is estimated to take so long."""
         self._admitted.inc()
@@ -189,7 +205,9 @@ class Telemetry:
         )
         self._in_progress = self._gauge("requests_in_progress", "Requests that are being answered.")
         self._errors = self._counters("errors", "Answers that are a problem, by its code.", "code")
-        self._upload_bytes = self._counter("upload_bytes", "Bytes of bodies that were received.")
+        self._upload_bytes = self._counter("upload_bytes", "Bytes of bodies and frames that were received.")
+        self._streams = self._gauge("streams", "Streams that are open.")
+        self._frames = self._counters("frames", "Frames of streams, by what became of them.", "outcome")
 
     def _of_work(self) -> None:
         self._stage_seconds = self._histograms(

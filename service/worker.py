@@ -15,14 +15,27 @@ from service import logs
 from service.app import create_app
 from service.channel import ALIVE, BEAT_SECONDS, GO, LOADED, Channel
 from service.lifecycle import Lifecycle
+from service.protocol import protocol
 from service.settings import Settings
+from service.websocket import websocket
 
 
 class Server(uvicorn.Server):
     """uvicorn's server, which a signal makes drain; only a second SIGINT ends it at once."""
 
     def __init__(self, app: FastAPI, lifecycle: Lifecycle) -> None:
-        super().__init__(uvicorn.Config(app, http="httptools", log_config=None, access_log=False, lifespan="on"))
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=protocol(app.state.settings),
+                ws=websocket(app.state.settings, lambda: app.state.gate),
+                ws_max_size=app.state.settings.max_bytes,
+                ws_per_message_deflate=False,  # pictures are compressed
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+            )
+        )
         self._lifecycle = lifecycle
         self._interrupted = False
 

@@ -53,13 +53,14 @@ def running(
     ready: bool = True,
     python: Path = Path(sys.executable),
     before: str = "",
+    port: int | None = None,
 ) -> Iterator[Server]:
     """`segserve serve` on `models`, with further `SEGSERVE_` settings (without the prefix); stopped at the end.
 
     Yields when the server is ready, or with `ready` false when loading has ended. `before`: code that is run in the
-    server's first process before it is one.
+    server's first process before it is one. `port`: by default a free one.
     """
-    port = free_port()
+    port = port or free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SEGSERVE_")}
     environment |= {f"SEGSERVE_{name}": value for name, value in (settings or {}).items()}
     environment |= {"SEGSERVE_MODELS": str(models), "SEGSERVE_PORT": str(port)}

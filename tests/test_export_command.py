@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,19 +29,25 @@ from training.evaluate import of_net
 from training.nets import build_net
 from training.scenes import SCENE_CLASSES, scene
 
+NARROW = ("--net-width", "8")
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bare state dict of the paper's ENet for the scenes' six classes."""
+    """A bare state dict of a narrow SegNet-Basic for the scenes' six classes."""
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "enet.pt"
-    torch.save(build_net("enet", 6).state_dict(), path)
+    path = tmp_path_factory.mktemp("weights") / "segnet-basic.pt"
+    torch.save(build_net("segnet-basic", 6, 8).state_dict(), path)
     return path
 
 
 @pytest.fixture
 def classes(tmp_path: Path) -> Path:
-    path = tmp_path / "classes.json"
+    return write_classes(tmp_path)
+
+
+def write_classes(folder: Path) -> Path:
+    path = folder / "classes.json"
     path.write_text(json.dumps(SCENE_CLASSES.model_dump(mode="json")))
     return path
 
@@ -48,6 +55,15 @@ def classes(tmp_path: Path) -> Path:
 def export(net: str, checkpoint: Path, classes: Path, models: Path, *more: str) -> Result:
     arguments = ["--checkpoint", str(checkpoint), "--classes", str(classes), "-o", str(models / "streets"), *more]
     return CliRunner().invoke(main, ["net", net, *arguments])
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """What the command said, and its model folder."""
+    folder = tmp_path_factory.mktemp("exported")
+    more = ["--license", "MIT", "--description", "Streets.", *NARROW]
+    result = export("segnet-basic", checkpoint, write_classes(folder), folder / "models", *more)
+    return result, folder / "models"
 
 
 def assert_refused(result: Result, models: Path, *words: str) -> None:
@@ -59,9 +75,8 @@ def assert_refused(result: Result, models: Path, *words: str) -> None:
     assert not models.exists() or list(models.iterdir()) == []
 
 
-def test_a_bare_state_dict_becomes_a_proved_bundle_of_any_size(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
-    models = tmp_path / "models"
-    result = export("enet", checkpoint, classes, models, "--license", "MIT", "--description", "Streets.")
+def test_a_bare_state_dict_becomes_a_proved_bundle_of_any_size(exported: tuple[Result, Path]) -> None:
+    result, models = exported
     assert result.exit_code == 0, result.stderr
     assert "agrees with PyTorch at" in result.stdout
     folder = models / "streets" / "1"
@@ -77,23 +92,28 @@ def test_a_bare_state_dict_becomes_a_proved_bundle_of_any_size(checkpoint: Path,
     model = open_bundle(folder, ("cpu",))
     assert model.proved
     assert (model.manifest.license, model.manifest.input.fit) == ("MIT", "native")
-    net = build_net("enet", 6)
+    net = build_net("segnet-basic", 6, 8)
     net.load_state_dict(load_file(folder / "weights.safetensors"))
     picture = scene(3, 131, 177)[0]
-    in_torch = of_net(net.eval(), InputSpec(fit="native", multiple_of=8), SCENE_CLASSES)(picture)
+    in_torch = of_net(net.eval(), InputSpec(fit="native", multiple_of=16), SCENE_CLASSES)(picture)
     assert (model.segmenter(picture).mask == in_torch).mean() >= 0.9999
 
-    assert export("enet", checkpoint, classes, models).exit_code == 0
+
+def test_exporting_again_takes_the_next_version(
+    exported: tuple[Result, Path], checkpoint: Path, classes: Path, tmp_path: Path
+) -> None:
+    models = Path(shutil.copytree(exported[1], tmp_path / "models"))
+    assert export("segnet-basic", checkpoint, classes, models, *NARROW).exit_code == 0
     assert sorted(path.name for path in (models / "streets").iterdir()) == ["1", "2"]
 
 
 def test_a_graph_for_another_provider_has_unpooling_in_a_form_that_it_can_run(
     checkpoint: Path, classes: Path, tmp_path: Path
 ) -> None:
-    result = export("enet", checkpoint, classes, tmp_path / "models", "--provider", "cuda")
+    result = export("segnet-basic", checkpoint, classes, tmp_path / "models", "--provider", "cuda", *NARROW)
     assert result.exit_code == 0, result.stderr
     assert (
-        "max-unpooling: indexfree: indexfree at 2 of 2 unpoolings: the CUDA provider has no MaxUnpool" in result.stdout
+        "max-unpooling: indexfree: indexfree at 4 of 4 unpoolings: the CUDA provider has no MaxUnpool" in result.stdout
     )
     folder = tmp_path / "models" / "streets" / "1"
     variant = open_bundle(folder, ("cpu",)).variant
@@ -101,9 +121,8 @@ def test_a_graph_for_another_provider_has_unpooling_in_a_form_that_it_can_run(
     assert "MaxUnpool" not in {node.op_type for node in onnx.load(folder / "model.onnx").graph.node}
 
 
-def test_the_graph_itself_says_what_it_is(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
-    assert export("enet", checkpoint, classes, tmp_path / "models").exit_code == 0
-    model = onnx.load(tmp_path / "models" / "streets" / "1" / "model.onnx")
+def test_the_graph_itself_says_what_it_is(exported: tuple[Result, Path]) -> None:
+    model = onnx.load(exported[1] / "streets" / "1" / "model.onnx")
     notes = {entry.key: entry.value for entry in model.metadata_props}
     assert notes["name"] == "streets"
     assert json.loads(notes["classes"]) == [spec.name for spec in SCENE_CLASSES.classes]
@@ -111,12 +130,12 @@ def test_the_graph_itself_says_what_it_is(checkpoint: Path, classes: Path, tmp_p
 
 
 def test_an_answer_of_too_few_classes_is_a_recorded_warning(classes: Path, tmp_path: Path) -> None:
-    net = build_net("unet", 6, None)
+    net = build_net("segnet-basic", 6, 8)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.zero_()
     torch.save(net.state_dict(), tmp_path / "zero.pt")
-    result = export("unet", tmp_path / "zero.pt", classes, tmp_path / "models")
+    result = export("segnet-basic", tmp_path / "zero.pt", classes, tmp_path / "models", *NARROW)
     assert result.exit_code == 0, result.stderr
     assert "holds 1 classes, fewer than 3" in result.stderr
     manifest = json.loads((tmp_path / "models" / "streets" / "1" / "model.json").read_text())
@@ -128,7 +147,7 @@ class Fickle(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = build_net("unet", 6, 4)
+        self.net = build_net("segnet-basic", 6, 8)
         self.calls: list[int] = []
 
     def forward(self, image: Tensor) -> Tensor:
@@ -148,21 +167,25 @@ def test_below_the_bar_nothing_is_written(tmp_path: Path) -> None:
 
 def test_wrong_weights_are_refused(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
     models = tmp_path / "models"
+
+    def assert_weights_refused(weights: Path, words: str) -> None:
+        assert_refused(export("segnet-basic", weights, classes, models, *NARROW), models, words)
+
     assert_refused(export("segnet", checkpoint, classes, models), models, "does not fit segnet")
     (tmp_path / "empty.pt").write_bytes(b"")
-    assert_refused(export("enet", tmp_path / "empty.pt", classes, models), models, "no checkpoint that can be read")
+    assert_weights_refused(tmp_path / "empty.pt", "no checkpoint that can be read")
     torch.save({1: torch.zeros(1)}, tmp_path / "numbers.pt")
-    assert_refused(export("enet", tmp_path / "numbers.pt", classes, models), models, "no state dict")
+    assert_weights_refused(tmp_path / "numbers.pt", "no state dict")
 
     state = torch.load(checkpoint, weights_only=True)
     state.pop(next(iter(state)))
     torch.save(state, tmp_path / "missing.pt")
-    assert_refused(export("enet", tmp_path / "missing.pt", classes, models), models, "1 weights are missing")
+    assert_weights_refused(tmp_path / "missing.pt", "1 weights are missing")
 
     (tmp_path / "corrupt.pt").write_bytes(checkpoint.read_bytes()[:1000])
-    assert_refused(export("enet", tmp_path / "corrupt.pt", classes, models), models, "corrupt.pt is no")
+    assert_weights_refused(tmp_path / "corrupt.pt", "corrupt.pt is no")
     (tmp_path / "corrupt.safetensors").write_bytes(b"not safe, no tensors")
-    assert_refused(export("enet", tmp_path / "corrupt.safetensors", classes, models), models, "no checkpoint")
+    assert_weights_refused(tmp_path / "corrupt.safetensors", "no checkpoint")
 
 
 def test_a_pickle_of_a_whole_module_is_refused_without_running_it(classes: Path, tmp_path: Path) -> None:
@@ -184,14 +207,16 @@ def test_another_number_of_classes_is_refused(checkpoint: Path, classes: Path, t
     listed = json.loads(classes.read_text())
     listed["classes"] = listed["classes"][:4]
     classes.write_text(json.dumps(listed))
-    assert_refused(export("enet", checkpoint, classes, tmp_path / "models"), tmp_path / "models", "with 4 classes")
+    result = export("segnet-basic", checkpoint, classes, tmp_path / "models", *NARROW)
+    assert_refused(result, tmp_path / "models", "with 4 classes")
     classes.write_text("{}")
-    assert_refused(export("enet", checkpoint, classes, tmp_path / "models"), tmp_path / "models", "classes.json")
+    result = export("segnet-basic", checkpoint, classes, tmp_path / "models", *NARROW)
+    assert_refused(result, tmp_path / "models", "classes.json")
 
 
 def test_a_net_may_have_a_channel_for_the_ignored_class_too(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
     classes.write_text(json.dumps(json.loads(classes.read_text()) | {"ignore": [5]}))
-    assert export("enet", checkpoint, classes, tmp_path / "models").exit_code == 0
+    assert export("segnet-basic", checkpoint, classes, tmp_path / "models", *NARROW).exit_code == 0
     manifest = json.loads((tmp_path / "models" / "streets" / "1" / "model.json").read_text())
     assert (len(manifest["classes"]), manifest["ignore"]) == (6, [5])
 
@@ -210,7 +235,8 @@ def test_wrong_usage_exits_with_2(checkpoint: Path, classes: Path, tmp_path: Pat
 
 def test_a_small_golden_picture_is_refused(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((100, 100, 3), np.uint8)).save(tmp_path / "small.png")
-    result = export("enet", checkpoint, classes, tmp_path / "models", "--golden", str(tmp_path / "small.png"))
+    small = ["--golden", str(tmp_path / "small.png"), *NARROW]
+    result = export("segnet-basic", checkpoint, classes, tmp_path / "models", *small)
     assert_refused(result, tmp_path / "models", "100x100", "320x240")
 
 
@@ -235,5 +261,5 @@ def test_size_normalisation_and_width_of_a_bare_state_dict_can_be_said(classes: 
 def test_exporting_into_a_bundle_is_refused(classes: Path, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "models" / "streets").mkdir(parents=True)
     (tmp_path / "models" / "streets" / "model.json").write_text("{}")
-    result = export("enet", checkpoint, classes, tmp_path / "models")
+    result = export("segnet-basic", checkpoint, classes, tmp_path / "models", *NARROW)
     assert (result.exit_code, "the version is added" in result.stderr) == (1, True)

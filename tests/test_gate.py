@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import time
 import weakref
 from collections.abc import Iterator
@@ -51,6 +52,15 @@ def ask(server: Server, model: str, timeout: float) -> httpx.Response:
     return httpx.post(f"{server.url}/segment", params=parameters, files={"image": photo()}, timeout=60)
 
 
+def answer_to_a_head(server: Server, target: str) -> bytes:
+    """What comes back while the body has not been sent."""
+    host, port = server.url.removeprefix("http://").split(":")
+    head = f"POST {target} HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(head.encode())
+        return connection.recv(4096)
+
+
 def test_a_net_that_misses_the_deadline_is_stopped_and_frees_its_thread(server: Server) -> None:
     answer = ask(server, "endless", timeout=0.5)
     assert answer.status_code == 504
@@ -74,6 +84,7 @@ def test_overload_is_429_with_retry_after_and_health_still_answers(server: Serve
         answers = [clients.submit(ask, server, "slow", 2) for _ in range(24)]
         time.sleep(0.5)
         assert httpx.get(f"{server.url}/health/ready", timeout=5).status_code == 200
+        assert b" 429 " in answer_to_a_head(server, "/segment?model=slow&timeout=0.01")
         codes = [answer.result().status_code for answer in answers]
         refused = next(answer.result() for answer in answers if answer.result().status_code == 429)
     assert set(codes) <= {200, 429, 504}
@@ -167,16 +178,14 @@ def test_work_that_could_not_be_done_in_time_is_refused_and_tells_when_it_could(
     async def scenario() -> None:
         gate, release = Gate(cores=1), Event()
         task = await occupied(gate, release, Cost(60_000, "a minute"))
-        gate.check(Deadline.after(80), 500)
+        gate.check(Deadline.after(80), Cost(500, "half a second"))
         with pytest.raises(Overloaded) as refused:
-            gate.check(Deadline.after(50), 500)
-        assert refused.value.retry_after in {
-            20,
-            21,
-        }  # a minute is in the house, and four fifths of 50 s are what may be hoped for
+            gate.check(Deadline.after(50), Cost(500, "half a second"))
+        # A minute is in the house, and four fifths of 50 s are what may be hoped for.
+        assert refused.value.retry_after in {20, 21}
         release.set()
         await task
-        gate.check(Deadline.after(0.1), 1e6)  # an idle core tries whatever comes
+        gate.check(Deadline.after(0.1), Cost(1e6, "a quarter of an hour"))  # an idle core tries whatever comes
         gate.close()
 
     asyncio.run(scenario())

@@ -24,7 +24,6 @@ from pydantic import ValidationError
 
 from segserve import AsyncClient, Client, Refused
 from segserve.cli import main
-from service.access import Access
 from service.app import create_app
 from service.errors import Forbidden, KeyMissing
 from service.keys import Keys, digest, read_digests
@@ -370,27 +369,6 @@ def test_with_an_administrators_key_alone_everything_else_is_open(half: Server) 
     described = httpx.get(f"{half.url}/openapi.json").json()
     assert {} in described["security"]
     assert {} not in described["paths"]["/v2/repository/models/{name}/load"]["post"]["security"]
-
-
-def test_a_websocket_without_a_key_is_closed_before_it_opens() -> None:
-    reached, sent = [], []
-
-    async def inside(scope: Any, receive: Any, send: Any) -> None:
-        reached.append(scope["path"])
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    async def ask(path: str, headers: list[tuple[bytes, bytes]]) -> None:
-        access = Access(inside, Keys((hashed(FIRST),)))
-        await access({"type": "websocket", "path": path, "headers": headers}, asyncio.Event().wait, send)  # type: ignore[arg-type]
-
-    asyncio.run(ask("/live", []))
-    asyncio.run(ask("/live", [(b"authorization", f"Bearer {WRONG}".encode())]))
-    assert reached == []
-    assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1008)] * 2
-    asyncio.run(ask("/live", [(b"authorization", f"Bearer {FIRST}".encode())]))
-    assert reached == ["/live"]
 
 
 # Clients

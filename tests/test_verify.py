@@ -23,7 +23,9 @@ from export.cli import main
 from export.compare import NEAR_TIE, REAL, SAME, Comparison, compare
 from export.errors import ExportError
 from export.prove import prove
+from export.rebuild import rebuild
 from export.report import MARK, draw
+from export.tracing import ServedNet
 from service.graph import Answer, Graph, Tensor
 from service.manifest import OutputSpec, read_manifest
 from service.turn import Stop
@@ -140,18 +142,33 @@ def test_an_unknown_variant_is_refused(shipped: Path) -> None:
 
 def test_a_width_that_is_recorded_nowhere_is_seen_from_the_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    torch.save(build_net("enet", 6, 8).state_dict(), tmp_path / "narrow.pt")
+    torch.save(build_net("segnet-basic", 6, 8).state_dict(), tmp_path / "narrow.pt")
     (tmp_path / "classes.json").write_text(SCENE_CLASSES.model_dump_json())
     files = ["--checkpoint", str(tmp_path / "narrow.pt"), "--classes", str(tmp_path / "classes.json")]
     size = ["--net-width", "8", "--height", "96", "--width", "128", "--std", "0.2", "0.3", "0.4"]
-    arguments = ["net", "enet", *files, "-o", str(tmp_path / "models" / "narrow"), *size]
+    arguments = ["net", "segnet-basic", *files, "-o", str(tmp_path / "models" / "narrow"), *size]
     assert CliRunner().invoke(main, arguments).exit_code == 0
     folder = tmp_path / "models" / "narrow" / "1"
     done = verify(folder)
     assert (done.exit_code, "compared with PyTorch" in done.stdout) == (0, True), done.output
     with edited(folder) as manifest:
-        manifest["source"] = {"net": "enet"}
+        manifest["source"] = {"net": "segnet-basic"}
     assert verify(folder).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["enet", "light", "unet"])
+def test_a_net_of_any_width_is_rebuilt_from_its_weights_alone(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = build_net(name, 3, 8)
+    save_file(net.state_dict(), tmp_path / "weights.safetensors")
+    manifest = read_manifest(write_bundle(tmp_path)).model_copy(update={"source": {"net": name}})
+    rebuilt = rebuild(tmp_path / "weights.safetensors", manifest)
+    assert rebuilt is not None
+    picture = scene(0, 96, 128)[0][None]
+    spec = manifest.input
+    with torch.inference_mode():
+        wanted = ServedNet(net, spec.scale, spec.mean, spec.std).eval()(torch.from_numpy(picture))[0]
+    np.testing.assert_array_equal(rebuilt(picture).scores, wanted)
 
 
 def test_an_adopted_bundle_is_compared_with_its_golden_mask(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from service.access import key_of
 from service.gate import Gate
@@ -17,46 +17,52 @@ from service.lifecycle import Lifecycle
 from service.repository import Repository
 from service.results import Results
 from service.settings import Settings
+from service.streaming import Places
 from service.telemetry import Telemetry
 from service.watching import Keeper
 
 
-async def _settings(request: Request) -> Settings:
+async def _settings(request: HTTPConnection) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-async def _repository(request: Request) -> Repository:
+async def _repository(request: HTTPConnection) -> Repository:
     repository: Repository = request.app.state.repository
     return repository
 
 
-async def _gate(request: Request) -> Gate:
+async def _gate(request: HTTPConnection) -> Gate:
     gate: Gate = request.app.state.gate
     return gate
 
 
-async def _lifecycle(request: Request) -> Lifecycle:
+async def _lifecycle(request: HTTPConnection) -> Lifecycle:
     lifecycle: Lifecycle = request.app.state.lifecycle
     return lifecycle
 
 
-async def _keeper(request: Request) -> Keeper:
+async def _keeper(request: HTTPConnection) -> Keeper:
     keeper: Keeper = request.app.state.keeper
     return keeper
 
 
-async def _results(request: Request) -> Results:
+async def _results(request: HTTPConnection) -> Results:
     results: Results = request.app.state.results
     return results
 
 
-async def _admin(request: Request) -> None:
+async def _admin(request: HTTPConnection) -> None:
     keys: Keys = request.app.state.keys
     keys.check_admin(key_of(request.headers), request.path_params["name"])
 
 
-async def _telemetry(request: Request) -> Telemetry:
+async def _places(request: HTTPConnection) -> Places:
+    places: Places = request.app.state.places
+    return places
+
+
+async def _telemetry(request: HTTPConnection) -> Telemetry:
     telemetry: Telemetry = request.app.state.telemetry
     return telemetry
 
@@ -65,6 +71,7 @@ ResultsHere = Annotated[Results, Depends(_results)]
 SettingsHere = Annotated[Settings, Depends(_settings)]
 RepositoryHere = Annotated[Repository, Depends(_repository)]
 GateHere = Annotated[Gate, Depends(_gate)]
+PlacesHere = Annotated[Places, Depends(_places)]
 TelemetryHere = Annotated[Telemetry, Depends(_telemetry)]
 KeeperHere = Annotated[Keeper, Depends(_keeper)]
 LifecycleHere = Annotated[Lifecycle, Depends(_lifecycle)]

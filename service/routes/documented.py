@@ -57,6 +57,7 @@ WHEN: Mapping[int, str] = {
     409: "Not possible in this deployment",
     413: "More bytes or pixels than the limits",
     415: "A Content-Type that holds no picture, or bytes of no accepted picture format",
+    426: "This is a websocket",
     422: "A parameter of the wrong type or range or without meaning for the view, or a broken picture",
     429: "Overloaded",
     500: "The server's fault; its log has the details",
@@ -112,6 +113,21 @@ def describe_keys(app: FastAPI, needed: bool) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
+
+
+def schema_of(kind: type[BaseModel]) -> dict[str, Any]:
+    """What a body's JSON is, in one piece: OpenAPI's references would not find the definitions beside it."""
+    schema = kind.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def whole(node: Any) -> Any:
+        if isinstance(node, dict):
+            name = str(node.get("$ref", "")).removeprefix("#/$defs/")
+            return whole(definitions[name]) if name else {key: whole(value) for key, value in node.items()}
+        return [whole(item) for item in node] if isinstance(node, list) else node
+
+    found: dict[str, Any] = whole(schema)
+    return found
 
 
 def answers(headers: Mapping[str, Any]) -> Responses:

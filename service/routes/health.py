@@ -9,8 +9,17 @@ from starlette.responses import JSONResponse
 
 from service.problems import LOADING_RETRY_SECONDS
 from service.routes.dependencies import LifecycleHere, RepositoryHere
+from service.routes.documented import EVERY, RETRY, Responses
 
 router = APIRouter(prefix="/health", tags=["health"])
+
+NOT_NOW: Responses = {
+    503: {
+        "description": "Not yet, or no more; with the reasons",
+        "headers": {**EVERY, **RETRY},
+        "content": {"application/json": {"schema": {"type": "object", "required": ["status", "reasons"]}}},
+    }
+}
 
 
 @router.get("/live")
@@ -20,7 +29,7 @@ async def live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@router.get("/ready")
+@router.get("/ready", responses=NOT_NOW)
 @router.head("/ready", include_in_schema=False)
 async def ready(repository: RepositoryHere, lifecycle: LifecycleHere) -> JSONResponse:
     """200 when every model (or, with `SEGSERVE_READY=any`, one) has a usable version; else, or while the server ends,
@@ -32,7 +41,7 @@ async def ready(repository: RepositoryHere, lifecycle: LifecycleHere) -> JSONRes
     return _health("ready", lifecycle.problems() + repository.problems(), {"degraded": degraded})
 
 
-@router.get("/startup")
+@router.get("/startup", responses=NOT_NOW)
 @router.head("/startup", include_in_schema=False)
 async def startup(repository: RepositoryHere) -> JSONResponse:
     """200 once loading has ended, however it went."""

@@ -23,7 +23,7 @@ from service.manifest import explain
 from service.routes.connection import unless_gone
 from service.routes.dependencies import GateHere, RepositoryHere, SettingsHere
 from service.routes.documented import BINARY, Responses, plain
-from service.routes.intake import room_for
+from service.routes.intake import NetRoute, room_for
 from service.routes.upload import ENVELOPE, read_body
 from service.segmenter import Segmentation
 from service.settings import Settings
@@ -31,7 +31,7 @@ from service.task import look, segmented, work_by
 from service.turn import Turn
 from service.visit import Work, note_work
 
-router = APIRouter(prefix="/hf", tags=["hugging face"])
+router = APIRouter(prefix="/hf", tags=["hugging face"], route_class=NetRoute)
 
 MEMBERS = 100
 """Values in a JSON body, at most: the task has seven, and base64 has none of the signs that part them."""
@@ -129,7 +129,7 @@ async def segments(
     is_json = request.headers.get("content-type", "").lower().startswith("application/json")
     # In base64 a picture takes a third more.
     limit = settings.max_bytes * 4 // 3 + ENVELOPE if is_json else settings.max_bytes
-    with room_for(request, gate, limit, settings.timeout) as room:
+    with room_for(request, gate, limit) as room:
         body = await read_body(request, limit, settings.upload_timeout)
         room.hold(len(body))
         data, parameters = await asyncio.to_thread(_read, body) if is_json else (body, Parameters())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from service.drawing import ImageFormat
 from service.errors import NotAcceptable
@@ -31,13 +30,17 @@ OFFERED: dict[str, Choice] = {
 }
 """The media types that there are; where a client takes several alike, the first."""
 
+RANGES = 100
+"""Media ranges of an Accept header that are read."""
+
 
 def negotiate(accept: str) -> Choice:
     """The choice of highest quality, the first of equals; JSON for browsers and for clients that do not care.
 
     Raises NotAcceptable where no offered type is accepted.
     """
-    ranges = [_media_range(part) for part in accept.split(",") if part.strip()] or [("*/*", 1.0)]
+    parts = [part for part in accept.split(",", RANGES) if part.strip()][:RANGES]
+    ranges = [_media_range(part) for part in parts] or [("*/*", 1.0)]
     if any(name == "text/html" and quality > 0 for name, quality in ranges):
         return JSON
     refused = {name for name, quality in ranges if quality == 0}
@@ -52,7 +55,12 @@ def negotiate(accept: str) -> Choice:
 
 def _matching(media_range: str, refused: Container[str]) -> Iterator[Choice]:
     """The offered choices in a range such as image/*, best first; all pictures alike leave the format to the view."""
-    found = {name: choice for name, choice in OFFERED.items() if fnmatchcase(name, media_range)}
+    group = media_range.removesuffix("*") if media_range.endswith("/*") else None
+    found = {
+        name: choice
+        for name, choice in OFFERED.items()
+        if media_range in {"*", "*/*", name} or (group is not None and name.startswith(group))
+    }
     if media_range == "image/*" and not any(name in refused for name in found):
         yield Choice("overlay")
     yield from (choice for name, choice in found.items() if name not in refused)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Annotated
+
+from fastapi import Depends
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema as Hidden
+from starlette.requests import HTTPConnection
 
 from service.drawing import ImageFormat
 from service.errors import ParameterError
@@ -11,22 +17,29 @@ from service.render import Options, View
 
 
 class ViewQuery(BaseModel):
-    """How a view is shown; a misspelt parameter is an error, not a default."""
+    """How a view is shown; a misspelt parameter is an error, not a default.
+
+    That one may be left away is said by its place, not by a type: no text means nothing.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     alpha: float = Field(0.5, ge=0, le=1, allow_inf_nan=False, description="The palette's share of the overlay.")
-    format: ImageFormat | None = Field(None, description="The overlay's format; by default JPEG for JPEG, else PNG.")
-    classes: str | None = Field(
+    format: ImageFormat | Hidden[None] = Field(
+        None, description="The overlay's format; by default JPEG for JPEG, else PNG."
+    )
+    classes: str | Hidden[None] = Field(
         None,
         description="Names or ids, comma-separated: the classes to list, to tint or to outline.",
         examples=["road,car"],
     )
-    min_area: int | None = Field(None, ge=0, description="Pixels that an outline or a counted area has at least.")
-    simplify: float | None = Field(
-        None, ge=0, le=1000, allow_inf_nan=False, description="Pixels by which outlines may move to have fewer corners."
+    min_area: Annotated[int, Field(ge=0, lt=2**31)] | Hidden[None] = Field(
+        None, description="Pixels that an outline or a counted area has at least."
     )
-    count: str | None = Field(
+    simplify: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] | Hidden[None] = Field(
+        None, description="Pixels by which outlines may move to have fewer corners."
+    )
+    count: str | Hidden[None] = Field(
         None,
         description="Names or ids, comma-separated: the classes whose separate areas `json` counts.",
         examples=["car"],
@@ -46,16 +59,42 @@ class ViewQuery(BaseModel):
         return options
 
 
-class SegmentQuery(ViewQuery):
+class PictureQuery(ViewQuery):
+    """Which model sees a picture, and within which time."""
+
+    model: str | Hidden[None] = Field(None, description="The model; by default the repository's default one.")
+    version: Annotated[int, Field(gt=0)] | Hidden[None] = Field(
+        None, description="Its version; by default the pinned or highest usable one."
+    )
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Hidden[None] = Field(
+        None, description="Seconds the answer may take."
+    )
+
+
+class SegmentQuery(PictureQuery):
     """The parameters of `POST /segment`."""
 
-    model: str | None = Field(None, description="The model; by default the repository's default one.")
-    version: int | None = Field(None, gt=0, description="Its version; by default the pinned or highest usable one.")
-    output: View | None = Field(None, description="The view; by default what Accept asks for.")
-    store: bool | None = Field(
+    output: View | Hidden[None] = Field(None, description="The view; by default what Accept asks for.")
+    store: bool | Hidden[None] = Field(
         None, description="Whether the result may be fetched again later; by default for `json` alone."
     )
-    timeout: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds the answer may take.")
+
+
+class StreamQuery(PictureQuery):
+    """The parameters of `/stream`, for each of its frames."""
+
+    output: View = "mask"
+
+
+async def _once(request: HTTPConnection) -> None:
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    twice = [name for name, count in given.items() if count > 1]
+    if twice:
+        raise ParameterError(f"{', '.join(twice)}: given more than once; say it once")
+
+
+Once = Depends(_once)
+"""Refuses a query that gives a parameter twice: which of them counts would be a guess."""
 
 
 def _ids(name: str, given: str | None, model: Snapshot) -> frozenset[int] | None:

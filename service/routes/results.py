@@ -18,7 +18,7 @@ from service.render import View
 from service.routes.connection import unless_gone
 from service.routes.dependencies import GateHere, ResultsHere, SettingsHere
 from service.routes.documented import CACHING, LOCATION, answers, problems
-from service.routes.query import ViewQuery
+from service.routes.query import Once, ViewQuery
 from service.routes.segment import respond
 from service.task import ShowAgain
 
@@ -33,8 +33,8 @@ SHOWN = {
 }
 
 
-@router.get("/{id}", response_class=Response, responses=SHOWN)
-@router.head("/{id}", include_in_schema=False)
+@router.get("/{id}", dependencies=[Once], response_class=Response, responses=SHOWN)
+@router.head("/{id}", dependencies=[Once], include_in_schema=False)
 async def result(
     request: Request,
     id: Id,
@@ -47,8 +47,8 @@ async def result(
     return await show(request, id, "json", query, settings, results, gate)
 
 
-@router.get("/{id}/{view}", response_class=Response, responses=SHOWN)
-@router.head("/{id}/{view}", include_in_schema=False)
+@router.get("/{id}/{view}", dependencies=[Once], response_class=Response, responses=SHOWN)
+@router.head("/{id}/{view}", dependencies=[Once], include_in_schema=False)
 async def show(
     request: Request,
     id: Id,
@@ -61,7 +61,7 @@ async def show(
     """A stored result in a view, with any options."""
     store = results.require()
     tag = _tag(id, view, query)
-    known = _is_known(request.headers.get("if-none-match", ""), tag)
+    known = is_known(request.headers.get("if-none-match", ""), tag)
     options = partial(query.options, view, None)
     task = ShowAgain(store, id, view, options, settings, submitted=perf_counter(), known=known)
 
@@ -87,6 +87,7 @@ def _tag(id: str, view: View, query: ViewQuery) -> str:
     return f'"{hashlib.sha256(asked.encode()).hexdigest()[:32]}"'
 
 
-def _is_known(if_none_match: str, tag: str) -> bool:
+def is_known(if_none_match: str, tag: str) -> bool:
+    """Whether the client says, in If-None-Match, that it has the answer of this tag."""
     tags = [item.strip().removeprefix("W/") for item in if_none_match.split(",")]
     return tag in tags or "*" in tags

@@ -13,14 +13,14 @@ from service.gate import Deadline
 from service.routes.connection import unless_gone
 from service.routes.dependencies import GateHere, RepositoryHere, ResultsHere, SettingsHere
 from service.routes.documented import BINARY, LOCATION, answers, problems
-from service.routes.intake import room_for
+from service.routes.intake import NetRoute, room_for
 from service.routes.negotiation import Choice, negotiate
-from service.routes.query import SegmentQuery
+from service.routes.query import Once, SegmentQuery
 from service.routes.upload import read_picture
 from service.task import Answer, Segment
 from service.visit import note_work
 
-router = APIRouter(tags=["segment"])
+router = APIRouter(tags=["segment"], route_class=NetRoute)
 
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
@@ -30,7 +30,8 @@ REQUEST_BODY: dict[str, Any] = {
                 "type": "object",
                 "required": ["image"],
                 "properties": {"image": {"type": "string", "format": "binary"}},
-            }
+            },
+            "encoding": {"image": {"contentType": "image/*"}},
         },
         "image/*": BINARY,
         "application/octet-stream": BINARY,
@@ -40,7 +41,13 @@ REQUEST_BODY: dict[str, Any] = {
 RESPONSES = answers(LOCATION) | problems(400, 404, 406, 408, 409, 413, 415, 422, 429, 500, 503, 504)
 
 
-@router.post("/segment", response_class=Response, openapi_extra={"requestBody": REQUEST_BODY}, responses=RESPONSES)
+@router.post(
+    "/segment",
+    dependencies=[Once],
+    response_class=Response,
+    openapi_extra={"requestBody": REQUEST_BODY},
+    responses=RESPONSES,
+)
 async def segment(
     request: Request,
     query: Annotated[SegmentQuery, Query()],
@@ -61,7 +68,7 @@ async def segment(
     options = query.options(choice.view, choice.format, model.snapshot)
     store = query.store if query.store is not None else choice.view == "json"
     seconds = min(query.timeout or settings.timeout, settings.max_timeout)
-    with room_for(request, gate, settings.max_bytes, seconds) as room:
+    with room_for(request, gate, settings.max_bytes) as room:
         data = await read_picture(request, settings.max_bytes, settings.upload_timeout)
         room.hold(len(data))
         task = Segment(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,7 +31,16 @@ MAX_PARTS = 16
 SMALL = 65_536
 """Bytes of a body that the parser is done with, however hostile they are, before a thread would have begun."""
 
+STALL_SECONDS = 20
+"""How long a body may pause; its time as a whole is a setting."""
+
+SHOWN = 100
+"""Characters of a header that are repeated in an error."""
+
 EXAMPLE = "curl -F image=@photo.jpg URL, or curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg URL"
+
+# What the parser has to say of a broken body, the answer says.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 async def read_picture(request: Request, max_bytes: int, seconds: float) -> bytes:
@@ -48,7 +58,7 @@ async def read_picture(request: Request, max_bytes: int, seconds: float) -> byte
         return await asyncio.to_thread(_picture_part, body, boundary, max_bytes)
     raw = content_type.startswith(b"image/") or content_type == b"application/octet-stream"
     if content_type and not raw:
-        raise BodyTypeError(f"Content-Type {content_type.decode('latin-1')} holds no picture: {EXAMPLE}")
+        raise BodyTypeError(f"Content-Type {content_type.decode('latin-1')[:SHOWN]} holds no picture: {EXAMPLE}")
     body = await read_body(request, max_bytes, seconds)
     if not body:
         raise PictureMissing(f"the request has no picture: {EXAMPLE}")
@@ -60,21 +70,29 @@ async def read_picture(request: Request, max_bytes: int, seconds: float) -> byte
 async def read_body(request: Request, max_bytes: int, seconds: float, envelope: int = 0) -> bytes:
     """The whole body, of at most `max_bytes`, and `envelope` bytes around them.
 
-    Raises PictureTooLarge at the declared length or as soon as more arrives, SlowUpload after `seconds`, MalformedBody
-    where the connection ends before the body.
+    Raises PictureTooLarge at the declared length or as soon as more arrives, SlowUpload after `seconds` or where it
+    pauses, MalformedBody where the connection ends before the body, BodyTypeError where it is compressed.
     """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() not in {"", "identity"}:
+        raise BodyTypeError(f"Content-Encoding {encoding[:SHOWN]} is not taken: send the body as it is")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes + envelope:
         raise _too_large(max_bytes, int(declared))
-    body = bytearray()
+    body, clock = bytearray(), asyncio.get_running_loop().time
+    end = clock() + seconds
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(min(end, clock() + STALL_SECONDS)) as limit:
             async for chunk in request.stream():
+                limit.reschedule(min(end, clock() + STALL_SECONDS))
                 body += chunk
                 if len(body) > max_bytes + envelope:
                     raise _too_large(max_bytes, None)
     except TimeoutError:
-        raise SlowUpload(f"{len(body)} bytes arrived in {seconds:g} s, not the whole body: send it faster") from None
+        raise SlowUpload(
+            f"{len(body)} bytes arrived, not the whole body: send it within {seconds:g} s, and without a pause of "
+            f"{STALL_SECONDS} s"
+        ) from None
     except ClientDisconnect:
         raise MalformedBody(f"the connection ended after {len(body)} bytes of the body") from None
     return bytes(body)
@@ -97,6 +115,10 @@ def _too_large(limit: int, actual: int | None) -> PictureTooLarge:
     return PictureTooLarge(f"the body has {size}, the limit is {limit} bytes", limit=limit, actual=actual)
 
 
+def _too_many_parts() -> MalformedBody:
+    return MalformedBody(f"the body has more than {MAX_PARTS} parts: send one, named {PART}")
+
+
 @dataclass
 class _Part:
     """A multipart part while it is read."""
@@ -116,7 +138,7 @@ class _PartReader:
 
     def on_part_begin(self) -> None:
         if len(self.parts) == MAX_PARTS:
-            raise MalformedBody(f"the body has more than {MAX_PARTS} parts: send one, named {PART}")
+            raise _too_many_parts()
         self.parts.append(_Part())
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
@@ -160,6 +182,8 @@ def _parse(body: bytes, boundary: bytes) -> list[_Part]:
         raise MalformedBody(
             "Content-Type: multipart/form-data names no boundary; let the HTTP library write the header"
         )
+    if body.count(b"\r\n--" + boundary) > MAX_PARTS:  # before the parser, which looks at each at length
+        raise _too_many_parts()
     reader = _PartReader()
     ended = False
 

@@ -8,22 +8,25 @@ from time import perf_counter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.errors import BodyTypeError, MalformedBody
-from service.gate import Deadline
+from service import oip
+from service.bundle import Model
+from service.errors import MalformedBody
+from service.gate import Deadline, Gate
 from service.inference import Infer, metadata
-from service.oip import read
 from service.routes.connection import unless_gone
 from service.routes.dependencies import AdminOnly, GateHere, KeeperHere, LifecycleHere, RepositoryHere, SettingsHere
-from service.routes.documented import BINARY, KEY, Responses, plain
-from service.routes.intake import room_for
+from service.routes.documented import BINARY, KEY, Responses, plain, schema_of
+from service.routes.intake import NetRoute, room_for
 from service.routes.upload import ENVELOPE, SMALL, read_body, read_options
+from service.settings import Settings
 from service.visit import note_work
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"], responses=plain(404, 422, 503))
+inferring = APIRouter(route_class=NetRoute)
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 LENGTH_DIGITS = 18
@@ -40,7 +43,7 @@ BODY: dict[str, Any] = {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {"type": "object", "required": ["inputs"]},
+                "schema": schema_of(oip.Request),
                 "example": {
                     "inputs": [
                         {"name": "picture", "shape": [1], "datatype": "BYTES", "data": ["an image file, in base64"]}
@@ -75,12 +78,14 @@ class Change(BaseModel):
 class Wanted(BaseModel):
     """Which models an index lists."""
 
+    model_config = ConfigDict(strict=True)
+
     ready: bool = False
 
 
 def takes(kind: type[BaseModel]) -> dict[str, Any]:
     """The description of a body that may be left out. FastAPI is not told of it: it would read any, however large."""
-    return {"requestBody": {"content": {"application/json": {"schema": kind.model_json_schema()}}}}
+    return {"requestBody": {"content": {"application/json": {"schema": schema_of(kind)}}}}
 
 
 @router.get("")
@@ -104,42 +109,48 @@ async def ready(repository: RepositoryHere, lifecycle: LifecycleHere) -> JSONRes
 
 
 @router.get("/models/{name}")
-@router.get("/models/{name}/versions/{version}")
-async def model(name: Name, repository: RepositoryHere, version: Version | None = None) -> dict[str, Any]:
+async def model(name: Name, repository: RepositoryHere) -> dict[str, Any]:
     """A model's inputs and outputs."""
+    return metadata(repository.get(name), sorted(repository.catalog.models[name]))
+
+
+@router.get("/models/{name}/versions/{version}")
+async def model_version(name: Name, version: Version, repository: RepositoryHere) -> dict[str, Any]:
+    """The inputs and outputs of a model in that version."""
     return metadata(repository.get(name, version), sorted(repository.catalog.models[name]))
 
 
 @router.get("/models/{name}/ready")
+async def model_ready(name: Name, repository: RepositoryHere) -> dict[str, Any]:
+    """200 where the model can be asked; else 404 or 503."""
+    return _ready(repository.get(name))
+
+
 @router.get("/models/{name}/versions/{version}/ready")
-async def model_ready(name: Name, repository: RepositoryHere, version: Version | None = None) -> dict[str, Any]:
-    """200 where the model, or that version of it, can be asked; else 404 or 503."""
-    found = repository.get(name, version)
-    return {"name": found.name, "version": str(found.version), "ready": True}
+async def version_ready(name: Name, version: Version, repository: RepositoryHere) -> dict[str, Any]:
+    """200 where that version of the model can be asked; else 404 or 503."""
+    return _ready(repository.get(name, version))
 
 
-@router.post("/models/{name}/infer", response_class=Response, openapi_extra=BODY, responses=INFERRED)
-@router.post("/models/{name}/versions/{version}/infer", response_class=Response, openapi_extra=BODY, responses=INFERRED)
+@inferring.post("/models/{name}/infer", response_class=Response, openapi_extra=BODY, responses=INFERRED)
 async def infer(
-    request: Request,
-    name: Name,
-    settings: SettingsHere,
-    repository: RepositoryHere,
-    gate: GateHere,
-    version: Version | None = None,
+    request: Request, name: Name, settings: SettingsHere, repository: RepositoryHere, gate: GateHere
 ) -> Response:
     """Run the net on a tensor, or segment pictures that come as BYTES; JSON, or binary tensors after it."""
-    found = repository.get(name, version)
-    encoding = request.headers.get("content-encoding", "")
-    if encoding.lower() not in ("", "identity"):
-        raise BodyTypeError(f"Content-Encoding {encoding} is not taken: send the body as it is")
-    length = _header_length(request)
-    with room_for(request, gate, settings.max_bytes + ENVELOPE, settings.timeout) as room:
-        body = await read_body(request, settings.max_bytes, settings.upload_timeout, ENVELOPE)
-        room.hold(len(body))
-        asked = read(body, length) if len(body) <= SMALL else await asyncio.to_thread(read, body, length)
-        task = Infer(asked, found, settings, submitted=perf_counter())
-        return await unless_gone(request, _answered(gate, task, settings.timeout))
+    return await _infer(request, repository.get(name), settings, gate)
+
+
+@inferring.post(
+    "/models/{name}/versions/{version}/infer", response_class=Response, openapi_extra=BODY, responses=INFERRED
+)
+async def infer_version(
+    request: Request, name: Name, version: Version, settings: SettingsHere, repository: RepositoryHere, gate: GateHere
+) -> Response:
+    """The same with that version of the model."""
+    return await _infer(request, repository.get(name, version), settings, gate)
+
+
+router.include_router(inferring)
 
 
 @router.post("/repository/index", openapi_extra=takes(Wanted), responses=plain(400, 408, 413))
@@ -190,7 +201,21 @@ async def unload(name: Name, keeper: KeeperHere, repository: RepositoryHere) -> 
     return {}
 
 
-async def _answered(gate: GateHere, task: Infer, seconds: float) -> Response:
+def _ready(model: Model) -> dict[str, Any]:
+    return {"name": model.name, "version": str(model.version), "ready": True}
+
+
+async def _infer(request: Request, model: Model, settings: Settings, gate: Gate) -> Response:
+    length = _header_length(request)
+    with room_for(request, gate, settings.max_bytes + ENVELOPE) as room:
+        body = await read_body(request, settings.max_bytes, settings.upload_timeout, ENVELOPE)
+        room.hold(len(body))
+        asked = oip.read(body, length) if len(body) <= SMALL else await asyncio.to_thread(oip.read, body, length)
+        task = Infer(asked, model, settings, submitted=perf_counter())
+        return await unless_gone(request, _answered(gate, task, settings.timeout))
+
+
+async def _answered(gate: Gate, task: Infer, seconds: float) -> Response:
     encoded, work = await gate.run(task, Deadline.after(seconds), task.cost)
     note_work(work)
     if encoded.header_length is None:

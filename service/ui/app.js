@@ -1,0 +1,280 @@
+// The workbench: what people do in, what they see out. Once the mask is there, all but the downloads happens here.
+
+import { call } from './api.js';
+import { Classes } from './classes.js';
+import { wordsFor } from './code.js';
+import { chosen, choose, listenToDivider, listenToZoom, parts, showScale } from './controls.js';
+import { byId, percent } from './dom.js';
+import { Downloads } from './downloads.js';
+import { listenForFiles, opened } from './inputs.js';
+import { LivePanel } from './livepanel.js';
+import { Notice } from './notice.js';
+import { disagreement, HEAT_STOPS } from './paint.js';
+import { Picker } from './picker.js';
+import { listen } from './pointing.js';
+import { Readout } from './readout.js';
+import { segment } from './result.js';
+import { Stage } from './stage.js';
+
+/** The page as a whole: the picture, and what the models saw in it. */
+class Workbench {
+  constructor() {
+    Object.assign(this, { file: null, visible: null, url: null, running: null, drawing: 0, result: null, second: null, share: null });
+    this.notice = new Notice(parts('busy', 'progress', 'doing', 'notice'));
+    this.stage = new Stage(byId('view'), byId('divider'), (viewport) => showScale(byId('scale'), byId('view'), viewport));
+    this.readout = new Readout(byId('readout'), byId('spoken'), byId('stage'));
+    this.classes = new Classes(parts('list:classes', 'absent', 'fold', 'filter', 'all', 'none'), () => this.redraw());
+    this.downloads = new Downloads(
+      { ...parts('list:downloads', 'code', 'copy'), tabs: document.getElementsByName('language') },
+      () => this.onScreen(),
+      (problem, again) => this.notice.tell(problem, [['Try again', again]]),
+    );
+    this.picker = new Picker({ onModel: () => this.changeModel(), onOther: () => this.changeOther() });
+    this.livePanel = new LivePanel(
+      parts('panel:live-panel', 'device', 'startButton:live-start', 'keep:live-keep', 'stats:live-stats'),
+      {
+        currentModel: () => this.picker.model,
+        onStart: () => this.startLive(),
+        onFrame: (bitmap, result) => this.showFrame(bitmap, result),
+        onKeep: (file) => this.open(file),
+        onEnd: (problem) => this.endLive(problem),
+      },
+    );
+    this.listen();
+  }
+
+  listen() {
+    listenForFiles({ inputs: [byId('file'), byId('camera')], zone: byId('stage') }, (file) => this.open(file));
+    listen(this.stage, (info) => this.readout.show(info, this.seen()));
+    listenToDivider(this.stage);
+    listenToZoom(this.stage, byId('zoom'));
+    for (const id of ['open', 'choose']) byId(id).addEventListener('click', () => byId('file').click());
+    byId('photo').addEventListener('click', () => byId('camera').click());
+    byId('photo').hidden = navigator.maxTouchPoints === 0; // elsewhere it would be another "Open picture"
+    byId('sample').addEventListener('click', () => this.openSample());
+    byId('live').addEventListener('click', () => this.toggleLive());
+    byId('live').hidden = !navigator.mediaDevices?.getUserMedia;
+    byId('alpha').addEventListener('input', () => this.setOpacity());
+    for (const id of ['layout', 'layer', 'marks']) byId(id).addEventListener('change', () => this.redraw());
+    byId('heat').querySelector('.ramp').style.backgroundImage = `linear-gradient(to right, ${HEAT_STOPS.join(', ')})`;
+  }
+
+  start() {
+    return this.attempt(() => this.picker.load(), () => this.start());
+  }
+
+  /** Another model: the picture is looked at again. */
+  changeModel() {
+    this.classes.setModel(this.picker.model);
+    this.forget();
+    if (this.livePanel.stream) this.livePanel.restart();
+    else if (this.file) this.run();
+    this.redraw();
+  }
+
+  /** Another model to compare with, or none. */
+  changeOther() {
+    this.second = null;
+    this.share = null;
+    if (this.picker.other && chosen('layout') === 'single') choose('layout', 'side');
+    if (this.picker.other && this.file) this.run();
+    this.redraw();
+  }
+
+  openSample() {
+    return this.attempt(async (signal) => {
+      const blob = await (await call('ui/sample.jpg', { signal })).blob();
+      if (!signal.aborted) this.open(new File([blob], 'sample.jpg', { type: 'image/jpeg' }));
+    }, () => this.openSample());
+  }
+
+  /** Look at a picture file. */
+  open(file) {
+    this.livePanel.stop();
+    this.file = file;
+    this.forget();
+    byId('summary').textContent = '';
+    this.visible = this.show(file);
+    return this.run();
+  }
+
+  forget() {
+    Object.assign(this, { result: null, second: null, share: null });
+    this.readout.hide();
+  }
+
+  /** Show what the browser can, by default the file itself; whether it can. */
+  async show(file, blob = file) {
+    const image = await opened(blob);
+    if (!image) return false;
+    if (this.file === file) this.showPicture(image);
+    else URL.revokeObjectURL(image.src);
+    return true;
+  }
+
+  /** Ask for what is not there yet: the models, the chosen one's answer, the other one's. */
+  run() {
+    const { model, other } = this.picker;
+    if (!model) return this.start();
+    return this.attempt(async (signal) => {
+      const { file } = this;
+      const started = performance.now();
+      if (!this.result) {
+        const result = await this.ask(model, signal);
+        if (!(await this.visible)) await this.show(file, await result.view('overlay', { alpha: 0, format: 'jpeg' }));
+        if (signal.aborted) return;
+        this.result = result;
+        this.draw();
+        performance.mark('segserve:overlay');
+        const milliseconds = performance.now() - started;
+        requestAnimationFrame(() => setTimeout(() => this.tell(result, milliseconds))); // once it has been painted
+      }
+      if (!other) return;
+      const second = await this.ask(other, signal);
+      if (signal.aborted) return;
+      this.second = second;
+      this.share = disagreement(this.result, second);
+      this.redraw();
+    }, () => this.run());
+  }
+
+  ask(model, signal) {
+    const looking = `${model.name} is looking`;
+    this.notice.working(looking);
+    const onProgress = (share) => !signal.aborted && this.notice.working(...(share < 1 ? ['Sending', share] : [looking]));
+    return segment(this.file, model, { signal, onProgress });
+  }
+
+  showPicture(image) {
+    if (this.url) URL.revokeObjectURL(this.url);
+    this.url = image.src;
+    this.uncover();
+    this.stage.setPicture(image);
+  }
+
+  uncover() {
+    byId('empty').hidden = true;
+    byId('zoom').hidden = false;
+  }
+
+  /** Do one thing at a time; what goes wrong is told, with `again` as the way out. */
+  async attempt(work, again) {
+    this.running?.abort();
+    const running = new AbortController();
+    this.running = running;
+    this.notice.clear();
+    try {
+      await work(running.signal);
+    } catch (problem) {
+      if (running.signal.aborted) return;
+      if (!this.result && this.picker.model) this.classes.setModel(this.picker.model); // the last picture's shares go
+      const openOther = ['Open another picture', () => byId('file').click()];
+      this.notice.tell(problem, [413, 415, 422].includes(problem.status) ? [openOther] : [['Try again', again]]);
+    } finally {
+      if (this.running === running) this.notice.idle();
+    }
+  }
+
+  tell(result, milliseconds) {
+    if (this.result !== result) return;
+    const shares = result.shares();
+    this.classes.setShares(shares);
+    const named = shares.filter(({ share }) => share >= 0.001).slice(0, 6);
+    const list = named.map(({ spec, share }) => `${spec.name} ${percent(share)}`).join(', ');
+    byId('summary').textContent = `${list} (${result.width} × ${result.height}, ${Math.round(milliseconds)} ms)`;
+  }
+
+  /** The results that are on the stage. */
+  seen() {
+    return [this.result, this.second].filter(Boolean);
+  }
+
+  redraw() {
+    cancelAnimationFrame(this.drawing);
+    this.drawing = requestAnimationFrame(() => this.draw());
+  }
+
+  /** Show on the stage what the controls say. */
+  draw() {
+    const { model, other } = this.picker;
+    const [layer, layout] = [chosen('layer'), chosen('layout')];
+    const versus = other !== null && this.file !== null;
+    const marked = byId('marks').checked && this.result && this.second;
+    byId('heat').hidden = layer !== 'confidence';
+    if (layer === 'confidence') this.fetchConfidence();
+    this.stage.show({
+      layout,
+      layer,
+      left: layout === 'single' || versus ? this.result : null,
+      right: versus ? this.second : this.result,
+      labels: versus ? [model.name, other.name] : ['picture', model?.name ?? ''],
+      opacity: Number(byId('alpha').value),
+      isShown: this.classes.isShown,
+      marks: marked ? [this.result, this.second] : null,
+    });
+    byId('disagreement').textContent = this.share === null ? '' : `They disagree on ${percent(this.share)} of the picture.`;
+    this.downloads.refresh();
+  }
+
+  fetchConfidence() {
+    for (const result of this.seen().filter(({ levels }) => !levels)) {
+      result.confidence().then((levels) => {
+        if (levels) this.redraw();
+        else this.notice.tell({ detail: `${result.model.name} answers without scores: it has no confidence to show.` }, []);
+      }, (problem) => this.notice.tell(problem, [['Try again', () => this.redraw()]]));
+    }
+  }
+
+  setOpacity() {
+    const opacity = Number(byId('alpha').value);
+    byId('alpha-out').textContent = percent(opacity);
+    this.stage.setOpacity(opacity);
+    this.downloads.refresh();
+  }
+
+  /** What downloads and code are about. */
+  onScreen() {
+    const { model } = this.picker;
+    return {
+      model,
+      file: this.file,
+      result: this.file && this.result,
+      view: chosen('layer') === 'confidence' ? 'confidence' : 'overlay',
+      alpha: Number(byId('alpha').value),
+      classes: model && wordsFor(model, this.classes.isShown),
+    };
+  }
+
+  toggleLive() {
+    const open = byId('live-panel').hidden;
+    byId('live').setAttribute('aria-expanded', open);
+    this.livePanel.toggle(open);
+  }
+
+  startLive() {
+    this.running?.abort();
+    this.notice.clear();
+    this.file = null;
+    this.forget();
+    choose('layer', 'classes');
+    byId('layer').disabled = true; // a camera's answer has no confidence
+    byId('summary').textContent = 'Live.';
+    this.redraw();
+  }
+
+  showFrame(bitmap, result) {
+    if (!this.result) this.uncover();
+    this.classes.setShares(result.shares(), this.result !== null);
+    this.result = result;
+    this.stage.setFrame(bitmap);
+    bitmap.close();
+    this.draw();
+  }
+
+  endLive(problem) {
+    byId('layer').disabled = false;
+    if (problem) this.notice.tell(problem, [['Start again', () => this.livePanel.start()]]);
+  }
+}
+
+new Workbench().start();

@@ -1,0 +1,116 @@
+// A camera in, frames with what the net sees in them out: starts and stops, and says how fast it is.
+
+import { Problem } from './api.js';
+import { decodeGrey } from './png.js';
+import { Result } from './result.js';
+
+const WIDTH = 640; // pixels to ask the camera for: as much as nets look at, and little to send
+
+/**
+ * The panel of the live camera: `elements` are panel, device, startButton, keep and stats. `onFrame(bitmap, result)`
+ * hears of each answer, `onKeep(file)` of a frame to keep, `onEnd(problem or null)` of the end.
+ */
+export class LivePanel {
+  constructor(elements, listeners) {
+    Object.assign(this, elements, listeners);
+    this.live = null;
+    this.stream = null;
+    this.startButton.addEventListener('click', () => (this.stream ? this.stop() : this.start()));
+    this.keep.addEventListener('click', () => this.keepFrame());
+    this.device.addEventListener('change', () => this.stream && this.restart());
+  }
+
+  /** Show or hide the panel; hiding it stops the camera. */
+  toggle(open) {
+    this.panel.hidden = !open;
+    if (open) this.startButton.focus();
+    else this.stop();
+  }
+
+  async start() {
+    this.startButton.disabled = true;
+    this.onStart();
+    try {
+      await this.open();
+    } catch (error) {
+      this.stop(error instanceof Problem ? error : cameraProblem(error));
+    } finally {
+      this.startButton.disabled = false;
+    }
+  }
+
+  async open() {
+    const { Live } = await import('./live.js');
+    const deviceId = this.device.value ? { exact: this.device.value } : undefined;
+    const wanted = { deviceId, width: { ideal: WIDTH }, facingMode: deviceId ? undefined : { ideal: 'environment' } };
+    this.stream = await navigator.mediaDevices.getUserMedia({ video: wanted, audio: false });
+    this.stream.getVideoTracks()[0].addEventListener('ended', () => this.stop(cameraProblem({ name: 'ended' })));
+    await this.listDevices();
+    const model = this.currentModel();
+    const live = new Live({
+      model: model.name,
+      onAnswer: (answer) => this.show(live, model, answer),
+      onStats: ({ fps, latency }) => {
+        if (this.live === live) this.stats.textContent = `${fps.toFixed(1)} frames a second, ${Math.round(latency)} ms each`;
+      },
+      onEnd: (problem) => this.live === live && this.stop(problem),
+    });
+    this.live = live;
+    await live.start(this.stream);
+    this.startButton.textContent = 'Stop';
+  }
+
+  async show(live, model, { mask, frame }) {
+    const grey = await decodeGrey(mask);
+    if (this.live !== live) return frame.close();
+    const canvas = Object.assign(document.createElement('canvas'), { width: frame.width, height: frame.height });
+    canvas.getContext('2d').drawImage(frame, 0, 0);
+    this.last = canvas;
+    this.keep.disabled = false;
+    return this.onFrame(frame, new Result(model, grey));
+  }
+
+  /** The newest frame becomes a picture like any other. */
+  async keepFrame() {
+    const blob = await new Promise((resolve) => {
+      this.last.toBlob(resolve, 'image/jpeg', 0.95);
+    });
+    this.onKeep(new File([blob], 'frame.jpg', { type: 'image/jpeg' }));
+  }
+
+  /** The camera goes off; `problem` says why, where it was not wanted. */
+  stop(problem = null) {
+    const running = this.stream !== null;
+    this.live?.stop();
+    this.stream?.getTracks().forEach((track) => track.stop());
+    this.live = null;
+    this.stream = null;
+    this.startButton.textContent = 'Start';
+    this.keep.disabled = true;
+    if (running || problem) this.onEnd(problem);
+  }
+
+  /** Another camera or another model. */
+  restart() {
+    if (!this.stream) return;
+    this.stop();
+    this.start();
+  }
+
+  async listDevices() {
+    const cameras = (await navigator.mediaDevices.enumerateDevices()).filter(({ kind }) => kind === 'videoinput');
+    const chosen = this.device.value || this.stream.getVideoTracks()[0].getSettings().deviceId;
+    this.device.replaceChildren(...cameras.map(({ label, deviceId }, index) => new Option(label || `Camera ${index + 1}`, deviceId)));
+    if (cameras.some(({ deviceId }) => deviceId === chosen)) this.device.value = chosen;
+  }
+}
+
+function cameraProblem(error) {
+  const why = {
+    NotAllowedError: 'The browser may not use the camera: allow it for this page (in the address bar), then start again.',
+    NotFoundError: 'No camera was found: connect one, or open a picture.',
+    NotReadableError: 'The camera is used by another program: close that, then start again.',
+    ended: 'The camera was switched off or unplugged: start again when it is back.',
+  };
+  return new Problem(0, 'camera', why[error.name] ?? `The camera does not start: ${error.message || error.name}.`);
+}

@@ -1,0 +1,44 @@
+// How far a picture is, and what went wrong with it, in; what people read, and the way out, out.
+
+import { element, percent, sentence } from './dom.js';
+
+/** The bar of progress and the notice that lie on the stage. */
+export class Notice {
+  constructor({ busy, progress, doing, notice }) {
+    Object.assign(this, { busy, progress, doing, notice });
+  }
+
+  /** Work goes on: `share` of it is done (null: nobody knows). */
+  working(text, share = null) {
+    this.busy.hidden = false;
+    const shown = share === null ? text : `${text} ${percent(share)}`;
+    this.doing.textContent = shown;
+    if (share === null) this.progress.removeAttribute('value');
+    else this.progress.value = share;
+  }
+
+  /** The work has ended. */
+  idle() {
+    this.busy.hidden = true;
+  }
+
+  /** Say what went wrong; `actions` are [label, function] pairs. */
+  tell(problem, actions) {
+    const buttons = [...actions, ['Dismiss', () => {}]].map(([label, act], index) => element('button', {
+      type: 'button',
+      class: index === 0 && actions.length > 0 ? 'primary' : 'plain',
+      onclick: () => {
+        this.clear();
+        act();
+      },
+    }, [label]));
+    const text = element('p', {}, [sentence(problem.detail ?? `Something went wrong in this page: ${problem.message}`)]);
+    this.notice.replaceChildren(text, element('div', { class: 'row' }, buttons));
+    this.notice.hidden = false;
+  }
+
+  clear() {
+    this.notice.hidden = true;
+    this.notice.replaceChildren();
+  }
+}

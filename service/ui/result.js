@@ -1,0 +1,88 @@
+// A picture and a model in, what the net saw in it out: class ids in memory, every other view from the server when wanted.
+
+import { call, Problem } from './api.js';
+import { decodeGrey } from './png.js';
+
+const BIG = 1 << 20; // bytes: from here on an upload takes long enough to show how far it is
+
+/** What a net saw: `ids` has a class id for each pixel. */
+export class Result {
+  constructor(model, { width, height, levels }, origin = {}) {
+    this.model = model;
+    this.width = width;
+    this.height = height;
+    this.ids = levels;
+    this.file = origin.file ?? null;
+    this.id = origin.id ?? null;
+    this.levels = null; // of confidence, once `confidence` has fetched them
+    this.asked = null;
+  }
+
+  /** The classes, each with its share, the largest first. */
+  shares() {
+    const counts = histogram(this.ids);
+    const found = this.model.classes.map((spec) => ({ spec, share: counts[spec.id] / this.ids.length }));
+    return found.sort((one, other) => other.share - one.share || one.spec.id - other.spec.id);
+  }
+
+  /** The class at a pixel, and how sure the net is of it, 0 to 1 (null where that is not known yet, or never). */
+  at(x, y) {
+    const index = y * this.width + x;
+    const spec = this.model.classes[this.ids[index]];
+    return { spec, confidence: this.levels ? this.levels[index] / 255 : null };
+  }
+
+  /** The levels of confidence, 0 to 255, asked for once; null where the model has none. */
+  confidence() {
+    if (!this.id && !this.file) return Promise.resolve(null); // a camera's frame is not kept
+    this.asked ??= this.view('confidence').then(decodeGrey).then(({ levels }) => {
+      this.levels = levels;
+      return levels;
+    }).catch((problem) => {
+      if (problem.status === 422) return null; // class ids without scores
+      this.asked = null;
+      throw problem;
+    });
+    return this.asked;
+  }
+
+  /** A view of it as a Blob: from what the server has stored, else by sending the picture again. */
+  async view(name, options = {}) {
+    if (this.id) {
+      try {
+        return await (await call(`results/${this.id}/${name}?${new URLSearchParams(options)}`)).blob();
+      } catch (problem) {
+        if (![404, 409, 503].includes(problem.status)) throw problem;
+      }
+    }
+    if (!this.file) throw new Problem(404, 'unknown-result', 'The picture is not there any more: open it again.');
+    return (await post(this.file, this.model, { output: name, ...options })).blob();
+  }
+}
+
+/** Segment a picture file with a model. */
+export async function segment(file, model, { signal, onProgress } = {}) {
+  const response = await post(file, model, { output: 'mask', store: true }, { signal, onProgress });
+  const id = response.headers.get('Content-Location')?.split('/').pop() ?? null;
+  return new Result(model, await decodeGrey(await response.blob()), { file, id });
+}
+
+function post(file, model, options, { signal, onProgress } = {}) {
+  const query = new URLSearchParams({ ...options, model: model.name, version: model.version });
+  const type = file.type.startsWith('image/') ? file.type : 'application/octet-stream';
+  const heard = file.size >= BIG ? onProgress : undefined;
+  const request = { method: 'POST', body: file, headers: { 'Content-Type': type }, signal, onProgress: heard };
+  return call(`segment?${query}`, request);
+}
+
+/** How many pixels each id has; neighbours are mostly alike, so runs are counted. */
+function histogram(ids) {
+  const counts = new Uint32Array(256);
+  let start = 0;
+  for (let index = 1; index <= ids.length; index += 1) {
+    if (ids[index] === ids[start]) continue;
+    counts[ids[start]] += index - start;
+    start = index;
+  }
+  return counts;
+}

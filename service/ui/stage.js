@@ -1,0 +1,163 @@
+// Pictures and results in, what a person sees out: one pane, two with a divider, or two side by side, zoomed alike.
+
+import { element } from './dom.js';
+import { stepAt } from './paint.js';
+import { Pane } from './pane.js';
+import { Viewport } from './viewport.js';
+
+/** The place where the picture is shown. `onView` hears of each change of zoom. */
+export class Stage {
+  constructor(view, divider, onView) {
+    this.view = view;
+    this.divider = divider;
+    this.onView = onView;
+    this.viewport = new Viewport();
+    this.panes = { left: new Pane('left'), right: new Pane('right') };
+    this.layout = 'single';
+    this.split = 50;
+    this.size = null;
+    this.shown = null;
+    this.painted = null; // the step between painted pixels
+    this.crossed = null;
+    this.cross = element('div', { class: 'cross', hidden: true, 'aria-hidden': 'true' });
+    view.append(this.panes.left.element, this.panes.right.element, this.cross);
+    new ResizeObserver(() => this.fitPanes()).observe(view);
+    this.setSplit(50);
+  }
+
+  /** A still picture, an image that has been loaded; what lay on the last one goes. */
+  setPicture(image) {
+    this.shown = null;
+    this.panes.left.setPicture(image);
+    this.panes.right.setPicture(image.cloneNode());
+    this.setSize(image.naturalWidth, image.naturalHeight);
+  }
+
+  /** A camera's frame. */
+  setFrame(bitmap) {
+    this.each((pane) => pane.setFrame(bitmap));
+    this.setSize(bitmap.width, bitmap.height);
+  }
+
+  setSize(width, height) {
+    this.view.classList.add('filled');
+    if (this.size?.[0] === width && this.size[1] === height) return;
+    this.size = [width, height];
+    this.viewport.fitted = true;
+    this.fitPanes();
+  }
+
+  /**
+   * Show results: `left` and `right` (null: the bare picture), coloured by `layer` (classes, confidence) with `opacity`.
+   * `marks`: the two results whose disagreement is striped, or null.
+   */
+  show(shown) {
+    this.shown = shown;
+    this.layout = shown.layout;
+    this.view.dataset.layout = this.layout;
+    this.divider.hidden = this.layout !== 'swipe';
+    const labels = this.layout === 'single' ? ['', ''] : shown.labels;
+    this.panes.left.label(labels[0]);
+    this.panes.right.label(labels[1]);
+    this.setOpacity(shown.opacity);
+    this.painted = null;
+    this.fitPanes();
+  }
+
+  /** Paint what is shown, unless it has been painted finely enough for this scale. */
+  paint() {
+    if (!this.shown || !this.size) return;
+    const [width, height] = this.size;
+    const step = stepAt(this.viewport.scale * devicePixelRatio, { width, height });
+    if (this.painted !== null && step >= this.painted) return;
+    const { left, right, layer, isShown, marks } = this.shown;
+    this.panes.left.show(left, layer, isShown, step);
+    this.panes.left.mark(marks, step);
+    if (this.layout !== 'single') {
+      this.panes.right.show(right, layer, isShown, step);
+      this.panes.right.mark(marks, step);
+    }
+    this.painted = step;
+  }
+
+  /** The tint's share, 0 to 1: nothing is painted again. */
+  setOpacity(opacity) {
+    this.each((pane) => {
+      pane.tint.style.opacity = opacity;
+    });
+  }
+
+  /** Where the divider of the swipe is, in percent of the width. */
+  setSplit(percent) {
+    this.split = Math.min(Math.max(percent, 0), 100);
+    this.divider.style.left = `${this.split}%`;
+    this.divider.setAttribute('aria-valuenow', Math.round(this.split));
+    this.clip();
+  }
+
+  /** The pane under a point of the view, and the picture's pixel there. */
+  locate(x, y) {
+    const inRight = this.layout === 'swipe' ? x > (this.view.clientWidth * this.split) / 100 : this.isInRight(x, y);
+    const [left, top] = this.layout === 'side' && inRight ? this.offset() : [0, 0];
+    return { side: inRight ? 'right' : 'left', point: [x - left, y - top], pixel: this.viewport.pixel([x - left, y - top]) };
+  }
+
+  /** Mark a pixel with a cross in the left pane; null takes it away. */
+  setCross(pixel) {
+    this.crossed = pixel;
+    this.cross.hidden = pixel === null;
+    if (pixel === null) return;
+    const [x, y] = this.viewport.point(pixel);
+    this.cross.style.transform = `translate(${x}px, ${y}px)`;
+  }
+
+  /** Change the viewport, then show it. */
+  move(change) {
+    change(this.viewport);
+    this.place();
+  }
+
+  fitPanes() {
+    if (!this.size) return;
+    const { clientWidth, clientHeight } = this.view;
+    const beside = this.layout === 'side' && this.isWide(clientWidth, clientHeight);
+    const above = this.layout === 'side' && !beside;
+    this.view.classList.toggle('stacked', above);
+    this.viewport.resize([beside ? clientWidth / 2 : clientWidth, above ? clientHeight / 2 : clientHeight], this.size);
+    this.place();
+    this.clip();
+  }
+
+  /** Whether two panes show more of the picture beside each other than one above the other. */
+  isWide(width, height) {
+    const fit = (w, h) => Math.min(w / this.size[0], h / this.size[1]);
+    return fit(width / 2, height) >= fit(width, height / 2);
+  }
+
+  place() {
+    this.each((pane) => pane.place(this.viewport));
+    this.paint();
+    if (this.crossed) this.setCross(this.crossed);
+    this.onView(this.viewport);
+  }
+
+  clip() {
+    this.panes.right.element.style.clipPath = this.layout === 'swipe' ? `inset(0 0 0 ${this.split}%)` : 'none';
+  }
+
+  isInRight(x, y) {
+    if (this.layout !== 'side') return false;
+    const [left, top] = this.offset();
+    return left > 0 ? x >= left : y >= top;
+  }
+
+  offset() {
+    const stacked = this.view.classList.contains('stacked');
+    return stacked ? [0, this.view.clientHeight / 2] : [this.view.clientWidth / 2, 0];
+  }
+
+  each(act) {
+    act(this.panes.left);
+    act(this.panes.right);
+  }
+}
