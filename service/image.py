@@ -45,6 +45,9 @@ LAST_ROW_FIRST = (3, 4, 6, 7)
 SPARE = 2
 """How many times as large as a thumbnail a JPEG is decoded at least, before the thumbnail is made of it."""
 
+MAX_SIDE = 100_000
+"""Pixels of a side, at most. Rows cost time and memory each, however short they are; JPEG and GIF end at 65,535."""
+
 BAND_PIXELS = 2**20
 """Pixels that become RGB at a time, so that only the decoder's picture and the one that comes out are there whole.
 
@@ -109,14 +112,7 @@ def decode(
     screen_file(data)
     file = RationedFile(data)
     image = _open(data, file, formats)
-    pixels = image.width * image.height
-    if pixels > max_pixels:
-        raise PictureTooLarge(
-            f"the picture has {image.width}x{image.height} = {pixels} pixels, the limit is {max_pixels}: "
-            "send a smaller one",
-            limit=max_pixels,
-            actual=pixels,
-        )
+    _check_size(image, max_pixels)
     file.pieces = DECODING_READS
     # Decoders raise whatever they like on hostile files: ValueError, SyntaxError, struct.error, ... All mean the same.
     try:
@@ -126,6 +122,15 @@ def decode(
         raise
     except Exception as error:
         raise PictureCorrupt(f"the {image.format} picture is corrupt or truncated: {error}") from error
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    pixels, side = image.width * image.height, max(image.size)
+    what = f"the picture has {image.width}x{image.height} = {pixels} pixels, the limit is"
+    if pixels > max_pixels:
+        raise PictureTooLarge(f"{what} {max_pixels}: send a smaller one", limit=max_pixels, actual=pixels)
+    if side > MAX_SIDE:
+        raise PictureTooLarge(f"{what} {MAX_SIDE} along a side: send a smaller one", limit=MAX_SIDE, actual=side)
 
 
 def _whole(image: Image.Image) -> Picture:

@@ -75,7 +75,7 @@ def corpus(seed: int = 0) -> Iterator[tuple[str, bytes]]:
 
 
 def _broken(data: bytes, others: list[bytes], dice: random.Random) -> Iterator[tuple[str, bytes]]:
-    edges = [*range(1, 9), *(len(data) * step // CUTS for step in range(1, CUTS))]
+    edges = sorted({*range(1, 9), *(len(data) * step // CUTS for step in range(1, CUTS))})
     yield from ((f"cut-{end}", data[:end]) for end in edges)
     for count in range(FLIPS):
         yield f"flip-{count}", _flipped(data, dice, within=len(data) if count % 2 else 100)
@@ -132,6 +132,8 @@ def bombs() -> dict[str, bytes]:
     return {
         "png-pixels": png(30_000, 30_000, 8, 2, bytes(100)),
         "png-most-pixels": png(2**31 - 1, 2**31 - 1, 8, 2, bytes(100)),
+        "png-tall": png(1, 40_000_000, 8, 0, bytes(100)),
+        "png-wide": png(40_000_000, 1, 8, 0, bytes(100)),
         "gif-pixels": gif(65_535, 65_535),
         "bmp-pixels": bmp(40_000, 40_000, 24, 0, bytes(100)),
         "webp-pixels": b"RIFF" + struct.pack("<I", len(frame) + 4) + b"WEBP" + frame,

@@ -53,6 +53,14 @@ def test_a_picture_of_as_many_pixels_as_the_limit_is_accepted_and_one_more_is_no
     assert (caught.value.limit, caught.value.actual) == (99, 100)
 
 
+def test_a_picture_may_not_be_endlessly_long_however_narrow_it_is() -> None:
+    assert decode(png(100_000, 1, 8, 0, bytes(100_001)), 50_000_000).size == (1, 100_000)
+    for width, height in ((100_001, 1), (1, 100_001)):
+        with pytest.raises(PictureTooLarge, match="the limit is 100000 along a side") as caught:
+            decode(png(width, height, 8, 0, b""), 50_000_000)
+        assert (caught.value.limit, caught.value.actual) == (100_000, 100_001)
+
+
 def test_a_tiny_gif_that_claims_a_huge_canvas_is_too_large() -> None:
     data = gif(canvas=65535, frame=1)
     assert len(data) < 45

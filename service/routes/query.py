@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Depends
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import SkipJsonSchema as Hidden
+from pydantic.annotated_handlers import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from starlette.requests import HTTPConnection
 
 from service.drawing import ImageFormat
@@ -15,31 +17,39 @@ from service.errors import ParameterError
 from service.manifest import Snapshot
 from service.render import Options, View
 
+T = TypeVar("T")
+
+
+class _LeftAway:
+    """Says in the API's description that a parameter may be left away, and not that some text means nothing."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema: JsonSchemaValue = next(kind for kind in handler(core)["anyOf"] if kind != {"type": "null"})
+        return schema
+
+
+Maybe = Annotated[T | None, _LeftAway()]
+
 
 class ViewQuery(BaseModel):
-    """How a view is shown; a misspelt parameter is an error, not a default.
-
-    That one may be left away is said by its place, not by a type: no text means nothing.
-    """
+    """How a view is shown; a misspelt parameter is an error, not a default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     alpha: float = Field(0.5, ge=0, le=1, allow_inf_nan=False, description="The palette's share of the overlay.")
-    format: ImageFormat | Hidden[None] = Field(
-        None, description="The overlay's format; by default JPEG for JPEG, else PNG."
-    )
-    classes: str | Hidden[None] = Field(
+    format: Maybe[ImageFormat] = Field(None, description="The overlay's format; by default JPEG for JPEG, else PNG.")
+    classes: Maybe[str] = Field(
         None,
         description="Names or ids, comma-separated: the classes to list, to tint or to outline.",
         examples=["road,car"],
     )
-    min_area: Annotated[int, Field(ge=0, lt=2**31)] | Hidden[None] = Field(
-        None, description="Pixels that an outline or a counted area has at least."
+    min_area: Maybe[int] = Field(
+        None, ge=0, lt=2**31, description="Pixels that an outline or a counted area has at least."
     )
-    simplify: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] | Hidden[None] = Field(
-        None, description="Pixels by which outlines may move to have fewer corners."
+    simplify: Maybe[float] = Field(
+        None, ge=0, le=1000, allow_inf_nan=False, description="Pixels by which outlines may move to have fewer corners."
     )
-    count: str | Hidden[None] = Field(
+    count: Maybe[str] = Field(
         None,
         description="Names or ids, comma-separated: the classes whose separate areas `json` counts.",
         examples=["car"],
@@ -62,20 +72,16 @@ class ViewQuery(BaseModel):
 class PictureQuery(ViewQuery):
     """Which model sees a picture, and within which time."""
 
-    model: str | Hidden[None] = Field(None, description="The model; by default the repository's default one.")
-    version: Annotated[int, Field(gt=0)] | Hidden[None] = Field(
-        None, description="Its version; by default the pinned or highest usable one."
-    )
-    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Hidden[None] = Field(
-        None, description="Seconds the answer may take."
-    )
+    model: Maybe[str] = Field(None, description="The model; by default the repository's default one.")
+    version: Maybe[int] = Field(None, gt=0, description="Its version; by default the pinned or highest usable one.")
+    timeout: Maybe[float] = Field(None, gt=0, allow_inf_nan=False, description="Seconds the answer may take.")
 
 
 class SegmentQuery(PictureQuery):
     """The parameters of `POST /segment`."""
 
-    output: View | Hidden[None] = Field(None, description="The view; by default what Accept asks for.")
-    store: bool | Hidden[None] = Field(
+    output: Maybe[View] = Field(None, description="The view; by default what Accept asks for.")
+    store: Maybe[bool] = Field(
         None, description="Whether the result may be fetched again later; by default for `json` alone."
     )
 

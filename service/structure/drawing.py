@@ -103,7 +103,7 @@ def svg(structure: Structure, name: str) -> str:
 def _drawn(structure: Structure) -> tuple[list[str], float, float]:
     scales = sorted({Fraction(1), *(stage.scale for stage in structure.stages)}, reverse=True)
     boxes = _boxes(structure, scales)
-    width = max(boxes[-1].right, *(box.x + 9 + LETTER * LONGEST_WAY for box in boxes[2:-1])) + 12
+    width = max([boxes[-1].right, *(box.x + 9 + LETTER * LONGEST_WAY for box in boxes[2:-1])]) + 12
     parts = [*_rows(scales, width)]
     for index, (before, after) in enumerate(pairwise(boxes)):
         ways = structure.stages[index].by if index < len(structure.stages) else ()

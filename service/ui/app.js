@@ -19,7 +19,7 @@ import { Stage } from './stage.js';
 /** The page as a whole: the picture, and what the models saw in it. */
 class Workbench {
   constructor() {
-    Object.assign(this, { file: null, visible: null, url: null, running: null, drawing: 0, result: null, second: null, share: null });
+    Object.assign(this, { file: null, visible: null, url: null, drawing: 0, result: null, second: null, share: null });
     this.notice = new Notice(parts('busy', 'progress', 'doing', 'notice'));
     this.stage = new Stage(byId('view'), byId('divider'), (viewport) => showScale(byId('scale'), byId('view'), viewport));
     this.readout = new Readout(byId('readout'), byId('spoken'), byId('stage'));
@@ -30,16 +30,8 @@ class Workbench {
       (problem, again) => this.notice.tell(problem, [['Try again', again]]),
     );
     this.picker = new Picker({ onModel: () => this.changeModel(), onOther: () => this.changeOther() });
-    this.livePanel = new LivePanel(
-      parts('panel:live-panel', 'device', 'startButton:live-start', 'keep:live-keep', 'stats:live-stats'),
-      {
-        currentModel: () => this.picker.model,
-        onStart: () => this.startLive(),
-        onFrame: (bitmap, result) => this.showFrame(bitmap, result),
-        onKeep: (file) => this.open(file),
-        onEnd: (problem) => this.endLive(problem),
-      },
-    );
+    const livePanel = parts('panel:live-panel', 'device', 'startButton:live-start', 'keep:live-keep', 'stats:live-stats');
+    this.livePanel = new LivePanel(livePanel, this, () => this.picker.model);
     this.listen();
   }
 
@@ -48,8 +40,9 @@ class Workbench {
     listen(this.stage, (info) => this.readout.show(info, this.seen()));
     listenToDivider(this.stage);
     listenToZoom(this.stage, byId('zoom'));
-    for (const id of ['open', 'choose']) byId(id).addEventListener('click', () => byId('file').click());
-    byId('photo').addEventListener('click', () => byId('camera').click());
+    for (const [button, input] of [['open', 'file'], ['choose', 'file'], ['photo', 'camera']]) {
+      byId(button).addEventListener('click', () => byId(input).click());
+    }
     byId('photo').hidden = navigator.maxTouchPoints === 0; // elsewhere it would be another "Open picture"
     byId('sample').addEventListener('click', () => this.openSample());
     byId('live').addEventListener('click', () => this.toggleLive());
@@ -148,40 +141,22 @@ class Workbench {
   showPicture(image) {
     if (this.url) URL.revokeObjectURL(this.url);
     this.url = image.src;
-    this.uncover();
     this.stage.setPicture(image);
   }
 
-  uncover() {
-    byId('empty').hidden = true;
-    byId('zoom').hidden = false;
-  }
-
   /** Do one thing at a time; what goes wrong is told, with `again` as the way out. */
-  async attempt(work, again) {
-    this.running?.abort();
-    const running = new AbortController();
-    this.running = running;
-    this.notice.clear();
-    try {
-      await work(running.signal);
-    } catch (problem) {
-      if (running.signal.aborted) return;
+  attempt(work, again) {
+    return this.notice.attempt(work, ({ status }) => {
       if (!this.result && this.picker.model) this.classes.setModel(this.picker.model); // the last picture's shares go
       const openOther = ['Open another picture', () => byId('file').click()];
-      this.notice.tell(problem, [413, 415, 422].includes(problem.status) ? [openOther] : [['Try again', again]]);
-    } finally {
-      if (this.running === running) this.notice.idle();
-    }
+      return [413, 415, 422].includes(status) ? [openOther] : [['Try again', again]];
+    });
   }
 
   tell(result, milliseconds) {
     if (this.result !== result) return;
-    const shares = result.shares();
-    this.classes.setShares(shares);
-    const named = shares.filter(({ share }) => share >= 0.001).slice(0, 6);
-    const list = named.map(({ spec, share }) => `${spec.name} ${percent(share)}`).join(', ');
-    byId('summary').textContent = `${list} (${result.width} × ${result.height}, ${Math.round(milliseconds)} ms)`;
+    this.classes.setShares(result.shares());
+    byId('summary').textContent = `${result.summary()} (${result.width} × ${result.height}, ${Math.round(milliseconds)} ms)`;
   }
 
   /** The results that are on the stage. */
@@ -252,8 +227,7 @@ class Workbench {
   }
 
   startLive() {
-    this.running?.abort();
-    this.notice.clear();
+    this.notice.stop();
     this.file = null;
     this.forget();
     choose('layer', 'classes');
@@ -263,7 +237,6 @@ class Workbench {
   }
 
   showFrame(bitmap, result) {
-    if (!this.result) this.uncover();
     this.classes.setShares(result.shares(), this.result !== null);
     this.result = result;
     this.stage.setFrame(bitmap);

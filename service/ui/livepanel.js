@@ -7,12 +7,12 @@ import { Result } from './result.js';
 const WIDTH = 640; // pixels to ask the camera for: as much as nets look at, and little to send
 
 /**
- * The panel of the live camera: `elements` are panel, device, startButton, keep and stats. `onFrame(bitmap, result)`
- * hears of each answer, `onKeep(file)` of a frame to keep, `onEnd(problem or null)` of the end.
+ * The panel of the live camera: `elements` are panel, device, startButton, keep and stats. Of `stage` it calls `startLive`,
+ * `showFrame(bitmap, result)` for each answer, `open(file)` with a frame to keep, `endLive(problem or null)`.
  */
 export class LivePanel {
-  constructor(elements, listeners) {
-    Object.assign(this, elements, listeners);
+  constructor(elements, stage, currentModel) {
+    Object.assign(this, elements, { stage, currentModel });
     this.live = null;
     this.stream = null;
     this.startButton.addEventListener('click', () => (this.stream ? this.stop() : this.start()));
@@ -29,7 +29,7 @@ export class LivePanel {
 
   async start() {
     this.startButton.disabled = true;
-    this.onStart();
+    this.stage.startLive();
     try {
       await this.open();
     } catch (error) {
@@ -67,7 +67,7 @@ export class LivePanel {
     canvas.getContext('2d').drawImage(frame, 0, 0);
     this.last = canvas;
     this.keep.disabled = false;
-    return this.onFrame(frame, new Result(model, grey));
+    return this.stage.showFrame(frame, new Result(model, grey));
   }
 
   /** The newest frame becomes a picture like any other. */
@@ -75,7 +75,7 @@ export class LivePanel {
     const blob = await new Promise((resolve) => {
       this.last.toBlob(resolve, 'image/jpeg', 0.95);
     });
-    this.onKeep(new File([blob], 'frame.jpg', { type: 'image/jpeg' }));
+    this.stage.open(new File([blob], 'frame.jpg', { type: 'image/jpeg' }));
   }
 
   /** The camera goes off; `problem` says why, where it was not wanted. */
@@ -87,7 +87,7 @@ export class LivePanel {
     this.stream = null;
     this.startButton.textContent = 'Start';
     this.keep.disabled = true;
-    if (running || problem) this.onEnd(problem);
+    if (running || problem) this.stage.endLive(problem);
   }
 
   /** Another camera or another model. */

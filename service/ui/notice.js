@@ -5,7 +5,28 @@ import { element, percent, sentence } from './dom.js';
 /** The bar of progress and the notice that lie on the stage. */
 export class Notice {
   constructor({ busy, progress, doing, notice }) {
-    Object.assign(this, { busy, progress, doing, notice });
+    Object.assign(this, { busy, progress, doing, notice, own: null });
+  }
+
+  /** Do one thing at a time, the last that was asked for; what goes wrong is told, with the ways out of it. */
+  async attempt(work, waysOut) {
+    this.stop();
+    const own = new AbortController();
+    this.own = own;
+    try {
+      await work(own.signal);
+    } catch (problem) {
+      if (!own.signal.aborted) this.tell(problem, waysOut(problem));
+    } finally {
+      if (this.own === own) this.idle();
+    }
+  }
+
+  /** Give up what goes on, and forget what went wrong. */
+  stop() {
+    this.own?.abort();
+    this.idle();
+    this.clear();
   }
 
   /** Work goes on: `share` of it is done (null: nobody knows). */

@@ -1,6 +1,7 @@
 // A picture and a model in, what the net saw in it out: class ids in memory, every other view from the server when wanted.
 
 import { call, Problem } from './api.js';
+import { percent } from './dom.js';
 import { decodeGrey } from './png.js';
 
 const BIG = 1 << 20; // bytes: from here on an upload takes long enough to show how far it is
@@ -23,6 +24,12 @@ export class Result {
     const counts = histogram(this.ids);
     const found = this.model.classes.map((spec) => ({ spec, share: counts[spec.id] / this.ids.length }));
     return found.sort((one, other) => other.share - one.share || one.spec.id - other.spec.id);
+  }
+
+  /** The largest shares in words. */
+  summary() {
+    const named = this.shares().filter(({ share }) => share >= 0.001).slice(0, 6);
+    return named.map(({ spec, share }) => `${spec.name} ${percent(share)}`).join(', ');
   }
 
   /** The class at a pixel, and how sure the net is of it, 0 to 1 (null where that is not known yet, or never). */

@@ -40,7 +40,7 @@ export class Stage {
   }
 
   setSize(width, height) {
-    this.view.classList.add('filled');
+    this.view.parentElement.classList.add('filled');
     if (this.size?.[0] === width && this.size[1] === height) return;
     this.size = [width, height];
     this.viewport.fitted = true;
