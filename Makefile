@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 DATA ?= data/camvid
 RUN ?= runs/camvid-enet
 
-.PHONY: help serve test test-environment test-container test-nets tools lint train openapi bench bench-kernel bench-export clean
+.PHONY: help serve test test-environment test-container test-nets tools lint train openapi bench bench-kernel bench-export bench-soak bench-overload bench-swap test-soak clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -49,6 +49,17 @@ bench-kernel: $(VENV)/.dev ## Measure how a mask and an overlay of the picture's
 
 bench-export: $(VENV)/.dev ## Measure agreement and speed of the exported nets
 	$(BIN)/python -m benchmarks.export --compile
+
+bench-soak: $(VENV)/.dev ## Send 10,000 mixed and hostile requests; statuses and memory over time (10 minutes and more)
+	$(BIN)/python -m benchmarks.soak
+
+test-soak: bench-soak ## The same as a test: fails where an answer is not as documented, or memory grows by 5 %
+
+bench-overload: $(VENV)/.dev ## Offer ten times the requests that the server can answer
+	$(BIN)/python -m benchmarks.overload
+
+bench-swap: $(VENV)/.dev ## Change the versions of ENet and SegNet under load
+	$(BIN)/python -m benchmarks.swap
 
 clean: ## Remove the virtual environment
 	rm -rf $(VENV)

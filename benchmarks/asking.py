@@ -66,11 +66,12 @@ class Mixture:
     pictures: Mapping[tuple[int, int], Sequence[Picture]]
 
     @classmethod
-    def drawn(cls) -> Mixture:
-        """With drawn scenes."""
+    def drawn(cls, megapixels: float) -> Mixture:
+        """With drawn scenes, of so many megapixels at most."""
         pictures = {
             size: [Picture(f"{kind} {size[0]}x{size[1]}", media, photo(*size, kind)) for kind, media in KINDS.items()]
             for size in SIZES
+            if size[0] * size[1] <= megapixels * 1e6
         }
         return cls(pictures)
 
@@ -79,14 +80,14 @@ class Mixture:
         chance = Random(number)
         kind = chance.random()
         if kind < HOSTILE:
-            return _hostile(chance, self.pictures[chance.choice(list(SIZES)[:3])])
+            return _hostile(chance, self.pictures[chance.choice(list(self.pictures)[:3])])
         if kind < HOSTILE + OTHER:
             path = chance.choice(PLAIN)
             return Ask(path, "GET", path, {})
         if kind < HOSTILE + OTHER + AGAIN and stored:
             path = f"{stored[chance.randrange(len(stored))]}/{chance.choice(VIEWS)}"
             return Ask("a result again", "GET", path, {}, may_fail=True)  # it may be forgotten or evicted
-        size = chance.choices(list(SIZES), list(SIZES.values()))[0]
+        size = chance.choices(list(self.pictures), [SIZES[size] for size in self.pictures])[0]
         return _segment(chance, chance.choice(self.pictures[size]))
 
 

@@ -102,8 +102,9 @@ def main(rounds: int, seconds: float, times: float, timeout: float, clients: int
 
 async def _rounds(target: Target, rounds: int, seconds: float, times: float, clients: int) -> list[Round]:
     """So many rounds, after one that warms up the server and what it knows of its own speed."""
-    peak, _ = await _peak(target, clients, WARM_SECONDS)
-    await open_loop(target, times * peak, WARM_SECONDS)
+    warm = min(WARM_SECONDS, seconds)
+    peak, _ = await _peak(target, clients, warm)
+    await open_loop(target, times * peak, warm)
     return [await _round(target, seconds, times, clients) for _ in range(rounds)]
 
 

@@ -85,12 +85,13 @@ class Soak:
 
 @click.command()
 @click.option("--requests", default=10_000, show_default=True)
+@click.option("--megapixels", default=12.0, show_default=True, help="Of the largest picture.")
 @click.option("--clients", default=4, show_default=True)
 @click.option("--workers", default=1, show_default=True, help="Processes of the server.")
 @click.option("--models", default="models", show_default=True, type=click.Path(path_type=Path, exists=True))
-def main(requests: int, clients: int, workers: int, models: Path) -> None:
+def main(requests: int, megapixels: float, clients: int, workers: int, models: Path) -> None:
     """Print statuses, requests a second and memory over time, and the machine."""
-    mixture, soak = Mixture.drawn(), Soak(documented())
+    mixture, soak = Mixture.drawn(megapixels), Soak(documented())
     settings = {"WORKERS": str(workers), "RESULTS_BYTES": "128MiB"}
     with TemporaryDirectory() as folder, running(models.absolute(), Path(folder) / "log", settings) as server:
         start = perf_counter()

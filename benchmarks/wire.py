@@ -107,9 +107,14 @@ class Connection(asyncio.Protocol):
             self._answer.set_result(Reply(status, self._due, self._sent, self._heard, perf_counter(), body))
 
 
-async def closed_loop(target: Target, clients: int, going_on: Callable[[], bool]) -> list[Reply]:
-    """What so many clients are answered, each asking one request after the other, while `going_on` says so."""
-    replies: list[Reply] = []
+async def closed_loop(
+    target: Target, clients: int, going_on: Callable[[], bool], replies: list[Reply] | None = None
+) -> list[Reply]:
+    """What so many clients are answered, each asking one request after the other, while `going_on` says so.
+
+    `replies`: where they are put as they come.
+    """
+    replies = [] if replies is None else replies
 
     async def client() -> None:
         connection = await target.connect()

@@ -102,24 +102,16 @@ class _Job(Generic[T]):
         self._work = None
 
 
-@dataclass
-class _Bytes:
-    """How many bytes of bodies are in memory."""
-
-    count: int = 0
-
-
 class Room:
-    """Bytes of memory that a request's body may take; from `_Bytes`, which it goes back to."""
+    """Bytes of memory that a request's body takes, by what is known of it so far."""
 
-    def __init__(self, taken: _Bytes, count: int) -> None:
-        self._taken = taken
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
         self._count = 0
-        self.hold(count)
 
     def hold(self, count: int) -> None:
-        """So many bytes are needed, as is known by now."""
-        self._taken.count += count - self._count
+        """Take so many bytes in all. Raises Overloaded where the bodies of others leave too few."""
+        self._gate.take_bytes(self._count, count)
         self._count = count
 
 
@@ -138,7 +130,7 @@ class Gate:
         self._pool = CorePool(cores)
         self._executor = ThreadPoolExecutor(cores, thread_name_prefix="segment")
         self._counting = Lock()
-        self._taken = _Bytes()
+        self._bytes = 0
         self._queued = 0.0
         self._factors: dict[str, float] = {}
 
@@ -188,21 +180,28 @@ class Gate:
 
     @contextmanager
     def room(self, count: int) -> Iterator[Room]:
-        """Room for a body of at most so many bytes; the holder says how many it really has. Raises Overloaded where
-        there is none: then the bodies of others must be worked on first."""
-        taken = self._taken.count
-        if taken and taken + count > self._max_bytes:
-            self._observer.shed("bytes")
-            raise Overloaded(
-                f"{taken} bytes of pictures are in memory, the limit is {self._max_bytes}, and this body would "
-                f"add {count}; try again later",
-                retry_after=max(1, math.ceil(self._queued / self.threads / 1e3)),
-            )
-        room = Room(self._taken, count)
+        """Room for a body of which so many bytes are there; the holder says when more are.
+
+        Raises Overloaded where there is none: then the bodies of others must be worked on first.
+        """
+        room = Room(self)
+        room.hold(count)
         try:
             yield room
         finally:
             room.hold(0)
+
+    def take_bytes(self, held: int, count: int) -> None:
+        """One body takes `count` bytes instead of the `held` ones; a body that is alone is always taken."""
+        others = self._bytes - held
+        if count > held and others and others + count > self._max_bytes:
+            self._observer.shed("bytes")
+            raise Overloaded(
+                f"other requests hold {others} bytes of pictures in memory, the limit is {self._max_bytes}, and this "
+                f"body takes {count}; try again later",
+                retry_after=max(1, math.ceil(self._queued / self.threads / 1e3)),
+            )
+        self._bytes = others + count
 
     def close(self) -> None:
         """Take no more work and wait for what is running."""

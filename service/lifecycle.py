@@ -11,6 +11,11 @@ from typing import Any
 from service.errors import Draining
 
 
+QUIET_SECONDS = 1.0
+"""How long nothing may have come over open connections before they are closed: a request that crosses a closing
+connection is lost."""
+
+
 class Lifecycle:
     """The stages of one server process: it takes work, it drains, it is over. Lives in one event loop.
 
@@ -23,6 +28,7 @@ class Lifecycle:
         self._delay = delay
         self._bound = bound
         self._since: float | None = None
+        self._moved = monotonic()
         self._inside: set[asyncio.Timeout] = set()
         self._then: list[Callable[[], None]] = []
         self._admitted = asyncio.Event()
@@ -72,11 +78,14 @@ class Lifecycle:
         """Why the process is not ready, as far as that is not its models' fault."""
         return ["the server is about to end and takes no more work"] if self.is_draining else []
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the process may end: nothing is inside any more, or the time for it has passed."""
+    def is_over(self, connections: int) -> bool:
+        """Whether the process, to which so many connections are open, may end: nothing is inside any more and nothing
+        on its way, or the time for it has passed."""
         late = self._elapsed - self._delay
-        return self.is_draining and late >= 0 and (not self._inside or late >= self._bound)
+        if not self.is_draining or late < 0:
+            return False
+        quiet = min(late, monotonic() - self._moved)
+        return late >= self._bound or (not self._inside and (not connections or quiet >= QUIET_SECONDS))
 
     @property
     def seconds_left(self) -> float:
@@ -91,6 +100,7 @@ class Lifecycle:
     @asynccontextmanager
     async def inside(self) -> AsyncIterator[None]:
         """A request, from its head to the end of its answer. Raises Draining where it comes too late or is cut off."""
+        self._moved = monotonic()
         if self.is_draining and self._elapsed >= self._delay:
             raise Draining("this server is about to end and takes no more work: send the request again, elsewhere")
         limit = asyncio.timeout(None)
@@ -101,6 +111,7 @@ class Lifecycle:
                     yield
                 finally:
                     self._inside.remove(limit)
+                    self._moved = monotonic()
         except TimeoutError:
             if not limit.expired():
                 raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from service.worker import main; main()"
 """Imports what the supervisor would import, whatever the current folder holds."""
+
+MEMORY = {"MALLOC_ARENA_MAX": "1"}
+"""For glibc: with a heap a thread, what large pictures leave behind in one is of no use to the others."""
 
 HANGING_SECONDS = 30.0
 """A worker whose event loop has not turned for so long is killed."""
@@ -132,6 +136,7 @@ class Supervisor:
             process = await create_subprocess_exec(
                 *(sys.executable, "-P", "-c", PROGRAM, json.dumps(sys.path)),
                 *(str(self._listener.fileno()), str(theirs.fileno())),
+                env=MEMORY | os.environ,
                 pass_fds=(self._listener.fileno(), theirs.fileno()),
                 start_new_session=True,  # who presses Ctrl-C means the server: its workers are told by the supervisor
             )

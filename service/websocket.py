@@ -154,9 +154,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         if not self._arrived:
             self._arriving_since = self.loop.time()
         try:
-            with self._limits.gate().room(count):
-                self._arrived += count
-            self._room.hold(self._arrived)
+            self._room.hold(self._arrived + count)
+            self._arrived += count
         except Overloaded:
             self._fail(CloseCode.TRY_AGAIN_LATER, "too many bytes of pictures are in memory: try again later")
             return False

@@ -47,7 +47,8 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to end; asked ten times a second."""
-        if not self._lifecycle.is_over and not self.force_exit:
+        over = self._lifecycle.is_over(len(self.server_state.connections))
+        if not over and not self.force_exit:
             return await super().on_tick(counter)
         # Who reads an answer slowly has a moment more.
         self._lifecycle.cut_off()

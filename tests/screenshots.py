@@ -20,6 +20,7 @@ IMAGES = ROOT / "docs" / "images"
 
 DESK = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+TALL = {"viewport": {"width": 1280, "height": 1060}}
 DARK = {"color_scheme": "dark"}
 
 
@@ -35,6 +36,7 @@ def main() -> None:
             "dark": (DESK | DARK, swipe),
             "confidence": (DESK, confidence),
             "phone": (PHONE, show),
+            "model": (DESK | TALL, about),
         }
         for name, (context, act) in scenes.items():
             with opened(browser, f"{server.url}/", **context) as page:
@@ -69,6 +71,13 @@ def confidence(page: Page) -> None:
     page.get_by_label("Confidence", exact=True).check()
     page.get_by_label("Python").check()
     page.wait_for_timeout(1000)
+
+
+def about(page: Page) -> None:
+    """What is known of the shipped model."""
+    page.get_by_role("link", name="About the model").click()
+    page.locator("#drawing").wait_for()
+    page.wait_for_timeout(300)
 
 
 def keep(page: Page, path: Path) -> None:

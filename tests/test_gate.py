@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from io import BytesIO
 from threading import Event
@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("gate")
     write_bundle(folder / "models", name="slow", nets=SLOW, golden=False)
     write_bundle(folder / "models", name="endless", nets=replace(SLOW, turns=ENDLESS), golden=False)
-    with running(folder / "models", folder / "log", {"THREADS": "1"}) as started:
+    with running(folder / "models", folder / "log", {"THREADS": "1", "MEMORY_BYTES": "1MiB"}) as started:
         yield started
 
 
@@ -111,6 +111,37 @@ def test_a_client_that_goes_away_frees_its_thread(server: Server) -> None:
             timeout=httpx.Timeout(10, read=0.5),
         )
     assert ask(server, "slow", timeout=30).status_code == 200
+
+
+HEAD = b"POST /segment?model=slow HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 30000000\r\n\r\n"
+
+
+def connect(server: Server) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def wait_until_read(server: Server) -> None:
+    """Until the server has read what was sent before."""
+    for _ in range(20):
+        assert httpx.get(f"{server.url}/health/live", timeout=30).status_code == 200
+
+
+def test_bodies_that_are_announced_and_do_not_come_keep_nobody_out(server: Server) -> None:
+    with ExitStack() as slow_ones:
+        for _ in range(20):
+            slow_ones.enter_context(connection := connect(server))
+            connection.sendall(HEAD + bytes(100))
+        wait_until_read(server)
+        assert ask(server, "slow", timeout=30).status_code == 200
+
+
+def test_bodies_beyond_the_memory_for_them_are_429(server: Server) -> None:
+    with connect(server) as first, connect(server) as second:
+        first.sendall(HEAD + bytes(900_000))
+        wait_until_read(server)
+        second.sendall(HEAD + bytes(900_000))
+        assert second.recv(1000).startswith(b"HTTP/1.1 429 ")
 
 
 async def settled(gate: Gate) -> None:

@@ -63,8 +63,8 @@ def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def _trained(arguments: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "training", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
 
 
 def _killed_in_step(arguments: list[str], step: int) -> None:

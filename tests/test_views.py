@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -184,6 +186,14 @@ OUTLINED: tuple[tuple[View, Options], ...] = (
     ("geojson", Options()),
     ("json", Options(count=frozenset({1}))),
 )
+
+
+def test_outlines_are_traced_without_a_filter_on_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Filters are the whole process's: set and reset by several threads at once, they let the warnings out, or stay.
+    monkeypatch.setattr(warnings, "catch_warnings", nullcontext)
+    monkeypatch.setattr(warnings, "simplefilter", lambda *_, **__: None)
+    for view, options in (*OUTLINED, ("polygons", Options(classes=frozenset({1})))):
+        assert body(view, disc(), options)
 
 
 def test_where_the_system_lacks_a_library_only_outlines_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ INLINE = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 @router.get("/docs")
+@router.head("/docs", include_in_schema=False)
 async def docs(request: Request) -> HTMLResponse:
     """Swagger UI."""
     page = get_swagger_ui_html(

@@ -23,7 +23,7 @@ from service.manifest import explain
 from service.routes.connection import unless_gone
 from service.routes.dependencies import GateHere, RepositoryHere, SettingsHere
 from service.routes.documented import BINARY, Responses, plain
-from service.routes.intake import NetRoute, room_for
+from service.routes.intake import NetRoute
 from service.routes.upload import ENVELOPE, read_body
 from service.segmenter import Segmentation
 from service.settings import Settings
@@ -129,9 +129,8 @@ async def segments(
     is_json = request.headers.get("content-type", "").lower().startswith("application/json")
     # In base64 a picture takes a third more.
     limit = settings.max_bytes * 4 // 3 + ENVELOPE if is_json else settings.max_bytes
-    with room_for(request, gate, limit) as room:
-        body = await read_body(request, limit, settings.upload_timeout)
-        room.hold(len(body))
+    with gate.room(0) as room:
+        body = await read_body(request, room, limit, settings.upload_timeout)
         data, parameters = await asyncio.to_thread(_read, body) if is_json else (body, Parameters())
         if not data:
             raise PictureMissing("the request has no picture: send its bytes, or as base64 in JSON under inputs")

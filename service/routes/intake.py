@@ -1,9 +1,8 @@
-"""A request whose body is not read yet in, room in memory for that body out, or a refusal before it is read."""
+"""A request for a net in, a refusal out where the house has no time for it, before anything of it is looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi.routing import APIRoute
@@ -12,12 +11,9 @@ from starlette.responses import Response
 
 from service.cost import least
 from service.errors import Overloaded
-from service.gate import Deadline, Gate, Room
+from service.gate import Deadline
 from service.problems import respond
 from service.settings import Settings
-
-LENGTH_DIGITS = 18
-"""Digits of a Content-Length, at most; Python refuses to read thousands of them."""
 
 
 class NetRoute(APIRoute):
@@ -48,15 +44,3 @@ def _seconds(request: Request) -> float:
     except ValueError:
         seconds = settings.max_timeout
     return min(seconds, settings.max_timeout)
-
-
-@contextmanager
-def room_for(request: Request, gate: Gate, limit: int) -> Iterator[Room]:
-    """Room for the body, at most `limit` bytes of it, until its work is done; the holder says how many bytes came.
-
-    Raises Overloaded where too many bytes are in memory.
-    """
-    declared = request.headers.get("content-length", "")
-    known = declared.isdecimal() and len(declared) <= LENGTH_DIGITS
-    with gate.room(min(int(declared), limit) if known else limit) as room:
-        yield room

@@ -13,7 +13,7 @@ from service.gate import Deadline
 from service.routes.connection import unless_gone
 from service.routes.dependencies import GateHere, RepositoryHere, ResultsHere, SettingsHere
 from service.routes.documented import BINARY, LOCATION, answers, problems
-from service.routes.intake import NetRoute, room_for
+from service.routes.intake import NetRoute
 from service.routes.negotiation import Choice, negotiate
 from service.routes.query import Once, SegmentQuery
 from service.routes.upload import read_picture
@@ -68,9 +68,8 @@ async def segment(
     options = query.options(choice.view, choice.format, model.snapshot)
     store = query.store if query.store is not None else choice.view == "json"
     seconds = min(query.timeout or settings.timeout, settings.max_timeout)
-    with room_for(request, gate, settings.max_bytes) as room:
-        data = await read_picture(request, settings.max_bytes, settings.upload_timeout)
-        room.hold(len(data))
+    with gate.room(0) as room:
+        data = await read_picture(request, room, settings.max_bytes, settings.upload_timeout)
         task = Segment(
             data,
             model,

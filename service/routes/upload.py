@@ -13,6 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from service.errors import BodyTypeError, MalformedBody, ParameterError, PictureMissing, PictureTooLarge, SlowUpload
+from service.gate import Room
 from service.manifest import explain
 
 if TYPE_CHECKING:
@@ -43,14 +44,14 @@ EXAMPLE = "curl -F image=@photo.jpg URL, or curl -H 'Content-Type: image/jpeg' -
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
-async def read_picture(request: Request, max_bytes: int, seconds: float) -> bytes:
-    """The picture, sent as the multipart part `image` or as the raw body.
+async def read_picture(request: Request, room: Room, max_bytes: int, seconds: float) -> bytes:
+    """The picture, sent as the multipart part `image` or as the raw body; it is held in `room`.
 
-    Raises PictureMissing, PictureTooLarge, MalformedBody, BodyTypeError or SlowUpload.
+    Raises PictureMissing, PictureTooLarge, MalformedBody, BodyTypeError, SlowUpload or Overloaded.
     """
     content_type, parameters = parse_options_header(request.headers.get("content-type"))
     if content_type == b"multipart/form-data":
-        body = await read_body(request, max_bytes, seconds, ENVELOPE)
+        body = await read_body(request, room, max_bytes, seconds, ENVELOPE)
         boundary = parameters.get(b"boundary", b"")
         if len(body) <= SMALL:
             return _picture_part(body, boundary, max_bytes)
@@ -59,7 +60,7 @@ async def read_picture(request: Request, max_bytes: int, seconds: float) -> byte
     raw = content_type.startswith(b"image/") or content_type == b"application/octet-stream"
     if content_type and not raw:
         raise BodyTypeError(f"Content-Type {content_type.decode('latin-1')[:SHOWN]} holds no picture: {EXAMPLE}")
-    body = await read_body(request, max_bytes, seconds)
+    body = await read_body(request, room, max_bytes, seconds)
     if not body:
         raise PictureMissing(f"the request has no picture: {EXAMPLE}")
     if not raw:
@@ -67,11 +68,14 @@ async def read_picture(request: Request, max_bytes: int, seconds: float) -> byte
     return body
 
 
-async def read_body(request: Request, max_bytes: int, seconds: float, envelope: int = 0) -> bytes:
+async def read_body(request: Request, room: Room | None, max_bytes: int, seconds: float, envelope: int = 0) -> bytes:
     """The whole body, of at most `max_bytes`, and `envelope` bytes around them.
 
+    `room` is taken as the body arrives, a little ahead of it: who declares much and sends slowly takes little.
+
     Raises PictureTooLarge at the declared length or as soon as more arrives, SlowUpload after `seconds` or where it
-    pauses, MalformedBody where the connection ends before the body, BodyTypeError where it is compressed.
+    pauses, MalformedBody where the connection ends before the body, BodyTypeError where it is compressed, Overloaded
+    where the room is used up by others.
     """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.strip().lower() not in {"", "identity"}:
@@ -86,6 +90,8 @@ async def read_body(request: Request, max_bytes: int, seconds: float, envelope: 
             async for chunk in request.stream():
                 limit.reschedule(min(end, clock() + STALL_SECONDS))
                 body += chunk
+                if room is not None:
+                    room.hold(len(body) + len(chunk))
                 if len(body) > max_bytes + envelope:
                     raise _too_large(max_bytes, None)
     except TimeoutError:
@@ -95,6 +101,8 @@ async def read_body(request: Request, max_bytes: int, seconds: float, envelope: 
         ) from None
     except ClientDisconnect:
         raise MalformedBody(f"the connection ended after {len(body)} bytes of the body") from None
+    if room is not None:
+        room.hold(len(body))
     return bytes(body)
 
 
@@ -103,7 +111,7 @@ async def read_options(request: Request, kind: type[Options], seconds: float) ->
 
     Raises as `read_body`, and ParameterError where it is no such thing.
     """
-    body = await read_body(request, SMALL, seconds)
+    body = await read_body(request, None, SMALL, seconds)
     try:
         return kind.model_validate_json(body) if body else kind()
     except ValidationError as error:

@@ -20,7 +20,7 @@ from service.inference import Infer, metadata
 from service.routes.connection import unless_gone
 from service.routes.dependencies import AdminOnly, GateHere, KeeperHere, LifecycleHere, RepositoryHere, SettingsHere
 from service.routes.documented import BINARY, KEY, Responses, plain, schema_of
-from service.routes.intake import NetRoute, room_for
+from service.routes.intake import NetRoute
 from service.routes.upload import ENVELOPE, SMALL, read_body, read_options
 from service.settings import Settings
 from service.visit import note_work
@@ -89,18 +89,21 @@ def takes(kind: type[BaseModel]) -> dict[str, Any]:
 
 
 @router.get("")
+@router.head("", include_in_schema=False)
 async def about(request: Request) -> dict[str, Any]:
     """The server's name, version and extensions."""
     return {"name": "segserve", "version": request.app.version, "extensions": EXTENSIONS}
 
 
 @router.get("/health/live")
+@router.head("/health/live", include_in_schema=False)
 async def live() -> dict[str, bool]:
     """200 while the event loop turns."""
     return {"live": True}
 
 
 @router.get("/health/ready")
+@router.head("/health/ready", include_in_schema=False)
 async def ready(repository: RepositoryHere, lifecycle: LifecycleHere) -> JSONResponse:
     """As `/health/ready`: 200 or 503."""
     reasons = lifecycle.problems() + repository.problems()
@@ -109,24 +112,28 @@ async def ready(repository: RepositoryHere, lifecycle: LifecycleHere) -> JSONRes
 
 
 @router.get("/models/{name}")
+@router.head("/models/{name}", include_in_schema=False)
 async def model(name: Name, repository: RepositoryHere) -> dict[str, Any]:
     """A model's inputs and outputs."""
     return metadata(repository.get(name), sorted(repository.catalog.models[name]))
 
 
 @router.get("/models/{name}/versions/{version}")
+@router.head("/models/{name}/versions/{version}", include_in_schema=False)
 async def model_version(name: Name, version: Version, repository: RepositoryHere) -> dict[str, Any]:
     """The inputs and outputs of a model in that version."""
     return metadata(repository.get(name, version), sorted(repository.catalog.models[name]))
 
 
 @router.get("/models/{name}/ready")
+@router.head("/models/{name}/ready", include_in_schema=False)
 async def model_ready(name: Name, repository: RepositoryHere) -> dict[str, Any]:
     """200 where the model can be asked; else 404 or 503."""
     return _ready(repository.get(name))
 
 
 @router.get("/models/{name}/versions/{version}/ready")
+@router.head("/models/{name}/versions/{version}/ready", include_in_schema=False)
 async def version_ready(name: Name, version: Version, repository: RepositoryHere) -> dict[str, Any]:
     """200 where that version of the model can be asked; else 404 or 503."""
     return _ready(repository.get(name, version))
@@ -207,9 +214,8 @@ def _ready(model: Model) -> dict[str, Any]:
 
 async def _infer(request: Request, model: Model, settings: Settings, gate: Gate) -> Response:
     length = _header_length(request)
-    with room_for(request, gate, settings.max_bytes + ENVELOPE) as room:
-        body = await read_body(request, settings.max_bytes, settings.upload_timeout, ENVELOPE)
-        room.hold(len(body))
+    with gate.room(0) as room:
+        body = await read_body(request, room, settings.max_bytes, settings.upload_timeout, ENVELOPE)
         asked = oip.read(body, length) if len(body) <= SMALL else await asyncio.to_thread(oip.read, body, length)
         task = Infer(asked, model, settings, submitted=perf_counter())
         return await unless_gone(request, _answered(gate, task, settings.timeout))

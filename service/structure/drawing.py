@@ -94,7 +94,7 @@ class Box:
 def svg(structure: Structure, name: str) -> str:
     """The drawing of the model `name`; where its stages could not be told apart, it says so and counts operators."""
     parts, width, height = _counted(structure) if structure.problem is not None else _drawn(structure)
-    described = f"<title>Structure of {escape(name)}</title><desc>{escape(sentence(structure))}</desc>"
+    described = f"<title>Structure of {_safe(name)}</title><desc>{_safe(sentence(structure))}</desc>"
     size = f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {size}>{described}<style>{STYLE}</style>'
     return "\n".join([head, *parts, "</svg>\n"])
@@ -155,9 +155,9 @@ def _rows(scales: Sequence[Fraction], width: float) -> Iterator[str]:
 def _box(box: Box) -> Iterator[str]:
     label = box.label
     place = f'x="{box.left:.1f}" y="{box.y - box.height / 2:.1f}" width="{box.width:.1f}" height="{box.height:.1f}"'
-    yield f'<g><title>{escape(label.name)}</title><rect class="box {label.look}" {place} rx="6"/>'
+    yield f'<g><title>{_safe(label.name)}</title><rect class="box {label.look}" {place} rx="6"/>'
     for look, y, line in (("strong", box.y - 2, label.text), ("quiet", box.y + 12, label.size)):
-        yield f'<text class="{look}" x="{box.x:.1f}" y="{y:.1f}" text-anchor="middle">{escape(line)}</text>'
+        yield f'<text class="{look}" x="{box.x:.1f}" y="{y:.1f}" text-anchor="middle">{_safe(line)}</text>'
     yield "</g>"
 
 
@@ -179,7 +179,7 @@ def _way(before: Box, after: Box, ways: Sequence[str]) -> Iterator[str]:
         x, y, anchor = after.x + 9, before.y - 10, "start"
     for line, way in enumerate(ways):
         text = f'x="{x:.1f}" y="{y + 14 * (line - len(ways) + 1):.1f}" text-anchor="{anchor}"'
-        yield f'<text class="quiet" {text}>{escape(way)}</text>'
+        yield f'<text class="quiet" {text}>{_safe(way)}</text>'
 
 
 def _crossing(source: Box, target: Box, passes: Sequence[Pass]) -> Iterator[str]:
@@ -202,7 +202,7 @@ def _crossing(source: Box, target: Box, passes: Sequence[Pass]) -> Iterator[str]
     yield _head("tip", target.left, y, "right")
     x = (source.right + end) / 2 - (0 if source.y == target.y else 8)
     anchor = "middle" if source.y == target.y else "end"
-    yield f'<text class="said" x="{x:.1f}" y="{above:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+    yield f'<text class="said" x="{x:.1f}" y="{above:.1f}" text-anchor="{anchor}">{_safe(words)}</text>'
 
 
 def _head(look: str, x: float, y: float, direction: str) -> str:
@@ -219,8 +219,13 @@ def _counted(structure: Structure) -> tuple[list[str], float, float]:
     for row, (operator, count) in enumerate(shown):
         y = 48 + 22 * row
         parts.append(
-            f'<text x="172" y="{y + 4}" text-anchor="end">{escape(operator[:24])}</text>'
+            f'<text x="172" y="{y + 4}" text-anchor="end">{_safe(operator[:24])}</text>'
             f'<rect class="box encoder" x="182" y="{y - 7}" width="{8 + 300 * count / most:.1f}" height="14" rx="4"/>'
             f'<text class="quiet" x="{200 + 300 * count / most:.1f}" y="{y + 4}">{count}</text>'
         )
     return parts, 560, 60 + 22 * len(shown)
+
+
+def _safe(text: str) -> str:
+    """As XML takes it: a damaged graph may name its operators in any bytes."""
+    return escape("".join(letter if letter.isprintable() else "?" for letter in text))

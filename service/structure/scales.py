@@ -46,7 +46,7 @@ class Flow:
     """What is known of a value that comes from the picture.
 
     `stride`: pixels of the input to one of it, along a side; `layout`: None where its sides are not a map's (tokens);
-    `places`: it says where values belong; `placed`: values that were just put there; `whole`: it holds for the whole
+    `places`: it says where values belong; `placed`: values on their way back there; `whole`: it holds for the whole
     picture.
     """
 
@@ -151,9 +151,10 @@ class Scales:
             return {}
         places = leading.places or node.op in COMPARISONS
         mixed = not places and any(flow.places for flow in flows.values())
-        placed = mixed or (leading.placed and node.op in ARRANGED)
+        is_there = node.op == "MaxUnpool" or stride != leading.stride
+        placed = not is_there and (mixed or (leading.placed and node.op in ARRANGED))
         whole = leading.whole or self._is_of_the_whole(node, flows, layout)
-        flow = Flow(stride, layout, places, placed and node.op != "MaxUnpool", whole)
+        flow = Flow(stride, layout, places, placed, whole)
         answers = dict.fromkeys(filter(None, node.outputs), flow)
         if node.op == "MaxPool" and len(node.outputs) > 1:
             answers[node.outputs[1]] = replace(flow, places=True)

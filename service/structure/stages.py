@@ -90,6 +90,8 @@ class Stages:
             source = max(step.carried, key=lambda name: best.get(name, (0, Fraction(0))))
             layers, depth = best.get(source, (0, Fraction(0)))
             for name, flow in step.answers.items():
+                if not flow.carries:
+                    continue
                 best[name] = (layers + (self._layer(step) is not None), max(depth, flow.stride))
                 before[name] = source
         name, path = output, []

@@ -77,7 +77,7 @@ class Workbench {
   openSample() {
     return this.attempt(async (signal) => {
       const blob = await (await call('ui/sample.jpg', { signal })).blob();
-      if (!signal.aborted) this.open(new File([blob], 'sample.jpg', { type: 'image/jpeg' }));
+      this.open(new File([blob], 'sample.jpg', { type: 'image/jpeg' }));
     }, () => this.openSample());
   }
 
@@ -209,11 +209,11 @@ class Workbench {
 
   /** What downloads and code are about. */
   onScreen() {
-    const { model } = this.picker;
+    const { picker: { model }, file } = this;
     return {
       model,
-      file: this.file,
-      result: this.file && this.result,
+      file,
+      result: file && this.result,
       view: chosen('layer') === 'confidence' ? 'confidence' : 'overlay',
       alpha: Number(byId('alpha').value),
       classes: model && wordsFor(model, this.classes.isShown),
@@ -221,9 +221,7 @@ class Workbench {
   }
 
   toggleLive() {
-    const open = byId('live-panel').hidden;
-    byId('live').setAttribute('aria-expanded', open);
-    this.livePanel.toggle(open);
+    byId('live').setAttribute('aria-expanded', this.livePanel.toggle());
   }
 
   startLive() {

@@ -20,11 +20,12 @@ export class LivePanel {
     this.device.addEventListener('change', () => this.stream && this.restart());
   }
 
-  /** Show or hide the panel; hiding it stops the camera. */
-  toggle(open) {
-    this.panel.hidden = !open;
-    if (open) this.startButton.focus();
-    else this.stop();
+  /** Show or hide the panel, which stops the camera; whether it is shown then. */
+  toggle() {
+    this.panel.hidden = !this.panel.hidden;
+    if (this.panel.hidden) this.stop();
+    else this.startButton.focus();
+    return !this.panel.hidden;
   }
 
   async start() {
