@@ -10,7 +10,6 @@ from typing import Any
 
 from service.errors import Draining
 
-
 QUIET_SECONDS = 1.0
 """How long nothing may have come over open connections before they are closed: a request that crosses a closing
 connection is lost."""
