@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -83,7 +84,7 @@ class Change:
     @property
     def ratio(self) -> float:
         """How many times longer p99 was during it."""
-        return self.during.p99 / self.before.p99
+        return self.during.p99 / self.before.p99 if self.before.p99 else math.inf
 
 
 @click.command()

@@ -40,10 +40,10 @@ class Server(uvicorn.Server):
         self._interrupted = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called by a signal's handler."""
+        """Called by a signal's handler, in the middle of anything: the loop does the rest, between other things."""
         self.force_exit = sig == signal.SIGINT and self._interrupted
         self._interrupted |= sig == signal.SIGINT
-        self._lifecycle.drain()
+        asyncio.get_running_loop().call_soon_threadsafe(self._lifecycle.drain)
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to end; asked ten times a second."""

@@ -29,7 +29,7 @@ def test_under_a_short_overload_every_request_is_answered() -> None:
 
 
 def test_in_a_short_swap_no_request_fails(tmp_path: Path) -> None:
-    arguments = ["--nets", "enet", "--rounds", "1", "--seconds", "1", "--folder", str(tmp_path)]
+    arguments = ["--nets", "enet", "--rounds", "1", "--seconds", "3", "--folder", str(tmp_path)]
     printed = ran(CliRunner().invoke(swap.main, arguments))
     assert swap.HEAD in printed
     assert "requests failed" not in printed

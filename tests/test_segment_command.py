@@ -69,8 +69,8 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def segserve(*arguments: object, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+def segserve(*arguments: object, code: int = 0, given: str = "") -> Result:
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments], input=given)
     assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
     assert done.exit_code == code, done.output
     return done
@@ -429,8 +429,9 @@ def test_the_examples_of_the_documents_run(
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "cli.md").read_text(), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     for line in lines:
-        program, *arguments = shlex.split(line.replace("http://localhost:8000", server.url))
+        before, _, command = line.rpartition("| ")
+        program, *arguments = shlex.split(command.replace("http://localhost:8000", server.url))
         assert program == "segserve"
-        segserve(*arguments)
+        segserve(*arguments, given="a-key" if before else "")
     assert len(lines) >= 7
     assert pq.read_table(home / "shares.parquet").num_rows == 3
