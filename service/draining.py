@@ -8,10 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import Draining
 from service.lifecycle import Lifecycle
 from service.problems import respond
-
-QUESTIONS = ("/health/", "/v2/health/", "/metrics")
-"""What is answered to the end, and keeps nothing from ending."""
-
+from service.visit import QUESTIONS
 
 STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 """After one of these there can be no other answer."""
@@ -42,7 +39,7 @@ class Drain:
                 MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
-        if scope["path"].startswith(QUESTIONS):
+        if scope["path"].startswith(QUESTIONS):  # answered to the end, and keeps nothing from ending
             await self._app(scope, receive, send_last)
             return
         try:

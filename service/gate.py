@@ -159,6 +159,11 @@ class Gate:
         finally:
             job.drop()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether no core is free."""
+        return self._pool.expected >= self.threads
+
     def check(self, deadline: Deadline, cost: Cost) -> float:
         """The milliseconds that work will take, as far as is known by now.
 
@@ -166,14 +171,13 @@ class Gate:
         core is free, it is tried all the same.
         """
         milliseconds = cost.milliseconds * self._factors.get(cost.kind, 1.0)
-        inside = self._pool.expected
         wait = (self._queued / self.threads + milliseconds) / 1e3
         spare = wait - deadline.left * SHARE
-        if inside >= self.threads and spare > 0:
+        if self.is_busy and spare > 0:
             self._observer.shed("wait")
             raise Overloaded(
-                f"{inside} requests are being worked on: the answer would take about {wait:.1f} s, too much for the "
-                f"deadline of {deadline.seconds:g} s; try again later, or with a longer timeout=",
+                f"{self._pool.expected} requests are being worked on: the answer would take about {wait:.1f} s, too "
+                f"much for the deadline of {deadline.seconds:g} s; try again later, or with a longer timeout=",
                 retry_after=max(1, math.ceil(spare)),
             )
         return milliseconds
@@ -217,7 +221,7 @@ class Gate:
     def _leave(self, seconds: float | None, estimated: float, cost: Cost) -> None:
         """A job has ended, after so many seconds of work; None where it never began or failed by itself. Called in the
         job's thread, or in the one that gave it up."""
-        busy = self._pool.expected >= self.threads
+        busy = self.is_busy
         self._pool.forget()
         self._count(-estimated)
         # A job that had all cores for itself says little about what one core takes.

@@ -14,15 +14,12 @@ from uvicorn.protocols.utils import ClientDisconnected
 
 from service.problems import internal_error
 from service.telemetry import Telemetry
-from service.visit import CURRENT, UNROUTED, Visit
+from service.visit import CURRENT, QUESTIONS, UNROUTED, Visit
 
 if TYPE_CHECKING:
     from service.tracing import Tracing
 
 logger = logging.getLogger(__name__)
-
-QUIET = ("/health/", "/v2/health/", "/metrics")
-"""What orchestrators and Prometheus ask every few seconds."""
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -90,7 +87,7 @@ class RequestContext:
     def _end(self, visit: Visit, scope: Scope) -> None:
         visit.end(getattr(scope.get("route"), "path", UNROUTED))
         self._telemetry.ended(visit)
-        quiet = visit.route.startswith(QUIET)
+        quiet = visit.route.startswith(QUESTIONS)
         took = (visit.seconds or 0.0) * 1e3
         level = logging.DEBUG if quiet else logging.INFO
         logger.log(level, "%s %s %d %.1f ms", visit.method, visit.path, visit.status, took)

@@ -19,19 +19,14 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from service.errors import HeadTooLarge, MalformedRequest, SegserveError, SlowHead, TooManyConnections
+from service.errors import MalformedRequest, SegserveError, SlowHead, TooManyConnections
 from service.handshake import check_handshake, is_handshake
+from service.head import HEAD_BYTES, check_head, too_large
 from service.headers import CAREFUL
 from service.problems import respond
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-HEAD_BYTES = 65_536
-"""Bytes of a request's line and headers, at most; also of what a chunked body has between two pieces and at its end."""
-
-HEAD_LINES = 100
-"""Headers of a request, at most."""
 
 PIPELINED = 32
 """Requests of one connection that wait for the answer to an earlier one, at most."""
@@ -133,7 +128,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(MalformedRequest(f"the request is not HTTP/1.1 as this server takes it: {error}"))
         else:
             if self._unframed > HEAD_BYTES:
-                self._refuse(_too_large())
+                self._refuse(too_large())
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """As the parser calls it; a header after the body is nobody's."""
@@ -142,7 +137,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """As the parser calls it. Raises MalformedRequest or HeadTooLarge."""
-        self._check_head()
+        check_head(self.parser.get_method(), self.parser.get_http_version(), self.url, self.headers)
+        if len(self.pipeline) >= PIPELINED:
+            raise MalformedRequest(f"more than {PIPELINED} requests wait on this connection: wait for the answers")
         if self.parser.should_upgrade():
             if self._should_upgrade():
                 self._check_handshake()
@@ -205,24 +202,6 @@ class BoundedProtocol(HttpToolsProtocol):
         lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join([*lines, b"", rest]))
-
-    def _check_head(self) -> None:
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > HEAD_BYTES or len(self.headers) > HEAD_LINES:
-            raise _too_large()
-        if len(self.pipeline) >= PIPELINED:
-            raise MalformedRequest(f"more than {PIPELINED} requests wait on this connection: wait for the answers")
-        if self.parser.get_method() == b"CONNECT":
-            raise MalformedRequest("this server is no proxy: CONNECT is not taken")
-        version = self.parser.get_http_version()
-        if version not in {"1.0", "1.1"}:
-            raise MalformedRequest(f"HTTP/{version} is not spoken here: use HTTP/1.1")
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (version == "1.1" and not hosts):
-            raise MalformedRequest(f"the request has {hosts} headers Host: it must have one")
-        encodings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
-        if encodings and (version == "1.0" or encodings != [b"chunked"]):
-            raise MalformedRequest("Transfer-Encoding must be chunked, and in HTTP/1.1: send the body as it is")
 
     def _tick(self) -> None:
         """Look whether the client still does its part; every half second, until the connection is gone."""
@@ -301,9 +280,3 @@ class _Answering:
         self.write = transport.write
         self.is_closing = transport.is_closing
         self.close = end
-
-
-def _too_large() -> HeadTooLarge:
-    return HeadTooLarge(
-        f"the request's line and headers take more than {HEAD_BYTES} bytes or {HEAD_LINES} lines: send fewer"
-    )

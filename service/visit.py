@@ -10,6 +10,9 @@ from time import perf_counter
 CLIENT_CLOSED = 499
 """The status of a request whose client went away; nobody receives it."""
 
+QUESTIONS = ("/health/", "/v2/health/", "/metrics")
+"""What orchestrators and Prometheus ask every few seconds; no work."""
+
 UNROUTED = "other"
 """The route of a request that reached none."""
 

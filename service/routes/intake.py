@@ -26,11 +26,12 @@ class NetRoute(APIRoute):
 
         async def admitted(request: Request) -> Response:
             state = request.app.state
-            versions = (model for models in state.repository.catalog.models.values() for model in models.values())
-            try:
-                state.gate.check(Deadline.after(_seconds(request)), least(versions))
-            except Overloaded as error:
-                return respond(request.scope["path"], error)
+            if state.gate.is_busy:
+                versions = (model for models in state.repository.catalog.models.values() for model in models.values())
+                try:
+                    state.gate.check(Deadline.after(_seconds(request)), least(versions))
+                except Overloaded as error:
+                    return respond(request.scope["path"], error)
             return await handler(request)
 
         return admitted
