@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
+MODEL ?= models/camvid-lite/1
 DATA ?= data/camvid
-RUN ?= runs/camvid-enet
+RUN ?= runs/train
 
 .PHONY: help serve test test-environment test-container test-nets tools lint train openapi bench bench-kernel bench-export bench-soak bench-overload bench-swap test-soak clean
 
@@ -35,8 +36,8 @@ lint: $(VENV)/.dev ## Style, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-train: $(VENV)/.dev ## Train the shipped model again, or go on with it: make train DATA=<data folder> RUN=<run folder>
-	$(BIN)/segserve-train train $(DATA) -o $(RUN) --net enet --epochs 80 --learning-rate 0.004 --precision bf16 --validate-every 4 --resume
+train: $(VENV)/.dev ## Train a shipped model again, or go on with it: make train MODEL=<bundle> DATA=<data folder> RUN=<run folder>
+	$(BIN)/segserve-train train $(DATA) -o $(RUN) --recipe $(MODEL) --resume
 
 openapi: $(VENV)/.dev ## Write docs/openapi.json again, after a change of the interface
 	$(BIN)/python -c 'import json; from service.app import create_app; from service.settings import Settings; print(json.dumps(create_app(Settings()).openapi(), indent=1))' > docs/openapi.json

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
 import sys
 from importlib.metadata import version
+
+from export.speed import processor
 
 
 def machine() -> str:
     """The processor, its cores, and the versions that matter."""
-    lines = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout.splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("Model name")), platform.processor())
     packages = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "numba", "pillow", "uvicorn", "fastapi"))
-    return f"{cpu}, {len(os.sched_getaffinity(0))} cores, Python {sys.version.split()[0]}, {packages}"
+    return f"{processor()}, {len(os.sched_getaffinity(0))} cores, Python {sys.version.split()[0]}, {packages}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from export.prove import prove
 from export.refusal import first_line
 from export.rewrite import Prelu
 from export.source import Candidate, TrainedNet
+from export.speed import Speed
 from service.errors import BundleError
 from service.golden import Golden
 from service.graph import Graph, Net
@@ -134,6 +135,8 @@ def _proved(folder: Path, trained: TrainedNet, candidate: Candidate, terms: Term
     variant = manifest.reference
     golden = Golden(bar.golden, {variant.id: Segmenter(manifest, trained.reference)(bar.golden).coarse})
     warnings = [*_few_classes(golden.masks[variant.id], manifest), *lowering.warnings]
+    speed = Speed.of(graph, manifest.input, bar.golden)
+    manifest = manifest.model_copy(update={"metrics": manifest.metrics | {"speed": asdict(speed)}})
     return _Proved(manifest, lowering, proof, proof.check(bar.min_agreement, warnings), golden, why)
 
 

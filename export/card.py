@@ -18,6 +18,8 @@ def model_card(manifest: Manifest) -> str:
         f"{len(manifest.classes)} classes: {', '.join(spec.name for spec in manifest.classes)}.",
         "## Quality",
         _quality(manifest),
+        *_calibration(manifest),
+        *_speed(manifest),
         "## Proof",
         f"The graph `{manifest.reference.file}` (max-unpooling: {manifest.reference.lowering}) answers as PyTorch does "
         f"at {check.argmax_agreement:.4%} of the pixels of {check.images} pictures (input sizes, height x width: "
@@ -53,6 +55,28 @@ def _quality(manifest: Manifest) -> str:
         return text
     rows = [f"| {name} | {'absent' if value is None else f'{value:.4f}'} |" for name, value in iou.items()]
     return "\n".join([text, "", "| class | IoU |", "|---|---|", *rows])
+
+
+def _calibration(manifest: Manifest) -> list[str]:
+    metrics = manifest.metrics
+    if "calibration_error" not in metrics:
+        return []
+    return [
+        f"Confidence: expected calibration error {metrics['calibration_error']:.4f} with the temperature "
+        f"{manifest.output.temperature:g}, which the service applies, {metrics['calibration_error_raw']:.4f} without "
+        "(15 ranges of confidence, the same pictures that it was fitted on)."
+    ]
+
+
+def _speed(manifest: Manifest) -> list[str]:
+    speed = manifest.metrics.get("speed")
+    if speed is None:
+        return []
+    return [
+        "## Speed",
+        f"The net alone, `session.run` in onnxruntime, takes {speed['ms']:g} ms for {speed['width']}x{speed['height']} "
+        f"(width x height), median, on {speed['cores']} cores of {speed['processor']}.",
+    ]
 
 
 def _source(manifest: Manifest) -> str:

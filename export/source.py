@@ -89,15 +89,17 @@ def load_builtin(
     width = recipe["net_width"] if known else net_width
     weights = read_weights(checkpoint, weights_key)
     net, channels = _fit(name, width, weights, classes)
+    metrics = json.loads(notes.get("metrics", "{}"))
+    output = OutputSpec(temperature=metrics.get("temperature", 1.0))
     served = ServedNet(net, spec.scale, spec.mean, spec.std).eval()
     source = {"net": name} | ({"net_width": width} if width else {}) | ({"recipe": recipe} if recipe else {})
     return TrainedNet(
-        candidates=(Candidate(_trace(served, stride, spec), spec),),
+        candidates=(Candidate(_trace(served, stride, spec), spec, output),),
         reference=TorchNet(served),
         classes=channels,
         ignore=classes.ignore,
         source=source,
-        metrics=json.loads(notes.get("metrics", "{}")),
+        metrics=metrics,
         state=net.state_dict(),
         notes=notes,
         remarks=(str(weights),) if weights.key else (),

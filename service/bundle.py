@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -190,13 +190,18 @@ def _open_variant(
     """The variant, proved where there is a golden picture."""
     path = _checked_file(folder, variant.file, manifest)
 
-    def proved(cores: int, runs: int) -> tuple[Graph, float | None]:
-        graph = Graph(path, manifest, providers, cores)
-        return graph, golden.prove(path, Segmenter(manifest, graph), variant, runs) if golden else None
+    on_cpu = tuple(providers) == ("cpu",)
 
-    narrow, core_ms = None, None
-    if sharing.cores > 1 and tuple(providers) == ("cpu",):
-        narrow, core_ms = politely(partial(proved, 1, RUNS)) if sharing.beside else proved(1, 1)
+    def proved(cores: int, runs: int) -> tuple[Graph, float | None]:
+        crowded = sharing.beside and on_cpu and cores == 1
+
+        def work() -> tuple[Graph, float | None]:
+            graph = Graph(path, manifest, providers, cores)
+            return graph, golden.prove(path, Segmenter(manifest, graph), variant, runs, crowded) if golden else None
+
+        return politely(work) if crowded else work()
+
+    narrow, core_ms = proved(1, RUNS if sharing.beside else 1) if sharing.cores > 1 and on_cpu else (None, None)
     graph, ms = proved(sharing.cores, 1 if narrow and sharing.beside else RUNS)
     return _Opened(graph, narrow, ms, core_ms or ms)
 

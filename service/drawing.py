@@ -53,8 +53,12 @@ def color(ids: NDArray[np.uint8], model: Snapshot, turn: Turn) -> Body:
 
 def enlarged(levels: NDArray[np.uint8], size: tuple[int, int]) -> Body:
     """Levels, uint8 (h, w), over a picture of `size` (height, width), as a grey PNG of that size; bilinear."""
-    image = Image.fromarray(levels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return _encode(image, "png")
+    return _encode(Image.fromarray(stretched(levels, size)), "png")
+
+
+def stretched(levels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Levels, uint8 (h, w), bilinearly brought to `size` (height, width)."""
+    return np.asarray(Image.fromarray(levels).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def overlay(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import onnx
@@ -14,8 +15,11 @@ from onnx import TensorProto, helper
 from service.bundle import open_bundle
 from service.errors import BundleError
 from service.golden import Golden
-from service.manifest import GOLDEN, InputSpec, OutputSpec
+from service.graph import Answer, Graph, Tensor
+from service.manifest import GOLDEN, InputSpec, OutputSpec, read_manifest
+from service.segmenter import Segmenter
 from service.sharing import Sharing
+from service.turn import Stop
 from tests.bundles import BLUE, GREEN, RED, REDNESS, ROLLED, Net, bands, seal, write_bundle
 
 CPU = ["cpu"]
@@ -28,6 +32,10 @@ def assert_refused(folder: Path, message: str) -> None:
     with pytest.raises(BundleError, match=message) as caught:
         open_bundle(folder, CPU, sharing=Sharing(1))
     assert str(folder) in str(caught.value)
+
+
+WAIT = 0.5
+"""Seconds; a thousand times what the net itself takes."""
 
 
 def test_a_sealed_bundle_that_answers_right_is_proved(tmp_path: Path) -> None:
@@ -103,6 +111,20 @@ def test_a_variant_without_a_golden_mask_is_refused_where_there_is_a_golden_pict
 def test_a_golden_picture_that_is_none_is_refused(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path, golden=Golden(PICTURE[..., 0], {"fp32": SEEN}))
     assert_refused(folder, r"the picture is uint8 \(240, 320\), not uint8 \(H, W, 3\)")
+
+
+def test_waiting_for_a_core_is_not_counted_as_the_nets_time_where_others_use_them(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path, "a")
+    manifest = read_manifest(folder)
+    graph = Graph(folder / "model.onnx", manifest, ("cpu",), 1)
+
+    def late(tensor: Tensor, stop: Stop | None = None) -> Answer:
+        sleep(WAIT)
+        return graph(tensor, stop)
+
+    golden, segmenter = Golden.load(folder / GOLDEN), Segmenter(manifest, late)
+    taken = [golden.prove(folder, segmenter, manifest.reference, runs=1, crowded=crowded) for crowded in (True, False)]
+    assert taken[0] < WAIT * 1e3 <= taken[1]
 
 
 def test_a_golden_file_survives_being_written_and_read(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def comparison(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> 
     with running(BUNDLE.parent.parent, log) as server, of_server(server.url, "camvid-enet") as over_http:
         for pair in pairs:
             picture, labels = pair.picture(), folder.labels(pair)
-            ours, theirs = in_torch(picture), over_http(picture)
+            ours, theirs = in_torch(picture).mask, over_http(picture).mask
             torch_matrix = torch_matrix + confusion(labels, ours, channels, ignore=(IGNORED,))
             http_matrix = http_matrix + confusion(labels, theirs, channels, ignore=(IGNORED,))
             equal += int((ours == theirs).sum())

@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.scores import class_iou, confusion, mean_iou, pixel_accuracy
+from service.scores import (
+    boundary_f1,
+    boundary_hits,
+    calibration,
+    calibration_error,
+    class_iou,
+    confusion,
+    dice,
+    mean_iou,
+    pixel_accuracy,
+)
 
 
 def ids(*rows: list[int]) -> NDArray[np.uint8]:
@@ -92,3 +102,58 @@ def test_a_mask_of_another_shape_is_refused() -> None:
 def test_an_id_that_is_no_class_is_refused(labels: int, mask: int, message: str) -> None:
     with pytest.raises(ValueError, match=message + r", but there are 3 classes \(0 to 2\)"):
         confusion(ids([labels]), ids([mask]), 3)
+
+
+def test_classes_taken_together_count_as_one() -> None:
+    matrix = confusion(ids([1, 2, 0, 0]), ids([2, 1, 1, 0]), 3)
+    assert dice(matrix, [1, 2]) == pytest.approx(2 * 2 / (2 + 3))  # the two mixed up are hits, one false alarm
+    assert math.isnan(dice(confusion(ids([0]), ids([0]), 3), [1, 2]))
+
+
+def test_confidence_that_is_as_often_right_as_it_says_has_no_calibration_error() -> None:
+    labels, mask = ids([0] * 5), ids([0, 0, 0, 1, 1])
+    assert calibration_error(calibration(ids([153] * 5), labels, mask)) == pytest.approx(0)  # 153 / 255 = 3 / 5
+    assert calibration_error(calibration(ids([255] * 5), labels, mask)) == pytest.approx(2 / 5)
+
+
+def test_errors_of_confidence_do_not_cancel_out_between_ranges() -> None:
+    labels, mask = ids([0, 0]), ids([0, 1])
+    assert calibration_error(calibration(ids([51, 204]), labels, mask)) == pytest.approx((0.8 + 0.8) / 2)
+
+
+def test_ignored_pixels_have_no_part_in_calibration() -> None:
+    levels = calibration(ids([255, 0]), ids([0, 1]), ids([0, 1]), ignore=[1])
+    assert levels.sum(axis=1).tolist() == [1, 1]
+    assert math.isnan(calibration_error(calibration(ids([9]), ids([1]), ids([1]), ignore=[1])))
+
+
+def square(start: int, stop: int, side: int = 100) -> NDArray[np.uint8]:
+    picture = np.zeros((side, side), np.uint8)
+    picture[start:stop, start:stop] = 1
+    return picture
+
+
+def test_outlines_that_agree_within_the_tolerance_score_one() -> None:
+    near = boundary_hits(square(20, 60), square(21, 61), 2)  # 0.75 % of the diagonal is one pixel
+    assert boundary_f1(near).tolist() == [1.0, 1.0]
+
+
+def test_outlines_elsewhere_score_less_though_the_area_is_nearly_right() -> None:
+    hits = boundary_hits(square(20, 60), square(24, 64), 2)
+    assert 0 <= boundary_f1(hits)[1] < 0.2
+
+
+def test_a_class_that_is_seen_where_none_is_costs_its_precision() -> None:
+    right, wrong = boundary_hits(square(20, 60), square(20, 60), 2), boundary_hits(square(0, 0), square(20, 60), 2)
+    assert boundary_f1(right)[1] == 1.0
+    assert boundary_f1(right + wrong)[1] == pytest.approx(2 / 3)  # all of one found, half of what is claimed
+
+
+def test_outlines_are_not_looked_for_where_nothing_is_labelled() -> None:
+    labels, mask = square(20, 60), square(20, 60)
+    labels[:50], mask[:50] = 255, 0
+    assert boundary_f1(boundary_hits(labels, mask, 2))[1] == 1.0
+
+
+def test_a_class_that_the_labels_do_not_hold_has_no_outline_score() -> None:
+    assert math.isnan(boundary_f1(boundary_hits(square(0, 0), square(0, 0), 2))[1])

@@ -19,7 +19,7 @@ from training.average import moving_average
 from training.checkpoint import Checkpoint
 from training.cli import main
 from training.dataset import IGNORED, DataFolder, EpochSampler, TrainingSet
-from training.evaluate import evaluate
+from training.evaluate import Seen, evaluate
 from training.loop import train
 from training.loss import Loss, class_weights
 from training.recipe import Recipe
@@ -221,7 +221,7 @@ def test_a_net_with_a_channel_for_an_ignored_class_can_be_scored(data: Path) -> 
     path = data / "classes.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"ignore": [5]}))
     folder = DataFolder.open(data)
-    matrix = evaluate(lambda rgb: np.full(rgb.shape[:2], 5, np.uint8), folder, folder.pairs("val"))
+    matrix = evaluate(lambda rgb: Seen(np.full(rgb.shape[:2], 5, np.uint8)), folder, folder.pairs("val"))
     assert mean_iou(matrix, folder.classes.ignore) == 0
     path.write_text(json.dumps(json.loads(path.read_text()) | {"ignore": [300]}))
     with pytest.raises(ValueError, match="ignore"):

@@ -12,8 +12,9 @@ from PIL import Image, ImageEnhance
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Scale by a log-uniform factor, crop to (height, width), mirror, and multiply brightness, contrast and saturation
-    by factors within 1 +- `jitter`; what is not in the picture is labelled `pad`."""
+    """Turn by right angles where `turn`, scale by a log-uniform factor, crop to (height, width), mirror, and multiply
+    brightness, contrast and saturation by factors within 1 +- `jitter`; what is not in the picture is labelled `pad`.
+    """
 
     height: int
     width: int
@@ -22,11 +23,15 @@ class Augmentation:
     flip: bool
     pad: int
     jitter: float = 0.0
+    turn: bool = False
 
     def __call__(
         self, picture: NDArray[np.uint8], labels: NDArray[np.uint8], random: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Picture (H, W, 3) and labels (H, W), uint8, in; the same of size (height, width) out."""
+        if self.turn:
+            quarters = int(random.integers(4))
+            picture, labels = np.rot90(picture, quarters), np.rot90(labels, quarters)
         scale = math.exp(random.uniform(math.log(self.scale_low), math.log(self.scale_high)))
         size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
         scaled = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from training.nets import build_net
 from training.recipe import Recipe
 
+BUNDLED = "weights.safetensors"
+"""The checkpoint in the bundle of a net of ours."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -23,6 +26,11 @@ class Checkpoint:
     classes: int
     state: dict[str, Tensor]
     metrics: dict[str, Any]
+
+    @property
+    def temperature(self) -> float:
+        """What its logits are divided by for confidence; 1 where it was not fitted."""
+        return float(self.metrics.get("temperature", 1.0))
 
     def build(self) -> nn.Module:
         """The net with these weights, in eval mode."""
@@ -45,7 +53,10 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
-        """Read a file that `save` wrote. Raises ValueError where it is something else."""
+        """Read a file that `save` wrote, or the one that lies in a bundle's folder. Raises ValueError where it is
+        something else."""
+        if path.is_dir():
+            path = path / BUNDLED
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}

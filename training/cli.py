@@ -9,19 +9,18 @@ from typing import Literal, get_args, get_origin
 
 import click
 import httpx
-import numpy as np
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from service.errors import SegserveError
 from service.manifest import explain
-from service.scores import class_iou, mean_iou
 from training import evaluate as scoring
 from training.checkpoint import Checkpoint
 from training.dataset import DataFolder
 from training.loop import train
 from training.nets import NETS
 from training.recipe import Recipe
+from training.report import Wanted, examine, ids_of, write_report
 from training.run import RunFolder
 from training.scenes import write_scenes
 
@@ -63,10 +62,17 @@ def main() -> None:
 @click.option(
     "--save-seconds", default=60.0, show_default=True, help="Seconds between two states that --resume can go on from."
 )
+@click.option(
+    "--recipe",
+    "repeated",
+    type=click.Path(exists=True, path_type=Path),
+    help="Choose as this did: a recipe.json, a checkpoint, or a bundle's folder; options beside it prevail.",
+)
 @_recipe_options
 def train_command(
     data: Path,
     run: Path,
+    repeated: Path | None,
     loaders: int,
     overwrite: bool,
     resume: bool,
@@ -79,10 +85,13 @@ def train_command(
     recorded = RunFolder(run).recipe
     chosen = {name: value for name, value in given.items() if value is not None}
     try:
-        base = Recipe.model_validate_json(recorded.read_text()) if resume and recorded.exists() else Recipe()
-        recipe = Recipe.model_validate(base.model_dump() | chosen)
+        source = recorded if resume and recorded.exists() else repeated
+        base = _recipe_of(source) if source else Recipe()
+        recipe = Recipe.model_validate(base.model_dump(exclude_unset=True) | chosen)
     except ValidationError as error:
         raise click.UsageError(explain(error)) from error
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     try:
         best = train(data, recipe, run, loaders, overwrite=overwrite, resume=resume, save_seconds=save_seconds)
     except (ValueError, FloatingPointError, OSError) as error:
@@ -90,6 +99,13 @@ def train_command(
     except KeyboardInterrupt as interrupt:
         raise click.ClickException("interrupted; the same command with --resume goes on") from interrupt
     click.echo(f"val mIoU {best.metrics['miou']:.4f} at epoch {best.metrics['epoch']}: {RunFolder(run).best}")
+
+
+def _recipe_of(path: Path) -> Recipe:
+    """Raises ValueError where there is none."""
+    if path.suffix == ".json":
+        return Recipe.model_validate_json(path.read_text())
+    return Checkpoint.load(path).recipe
 
 
 def _last_line(error: Exception) -> str:
@@ -102,18 +118,35 @@ def _last_line(error: Exception) -> str:
 @click.argument("target")
 @click.option("--split", default="val", show_default=True, help="The split to score.")
 @click.option("--model", help="For a server: the model, by default its default one.")
-def evaluate_command(data: Path, target: str, split: str, model: str | None) -> None:
+@click.option("--together", help="Classes (by name, comma-separated) to take as one, whose Dice score is printed.")
+@click.option("--count", help="A class whose separate areas are counted, and held against those of the labels.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="A folder for scores.json, the confusion matrix and the worst pictures.",
+)
+def evaluate_command(
+    data: Path,
+    target: str,
+    split: str,
+    model: str | None,
+    together: str | None,
+    count: str | None,
+    report: Path | None,
+) -> None:
     """Score TARGET on DATA: a checkpoint (.safetensors), a bundle's folder, or a server's URL."""
     try:
         folder = DataFolder.open(data)
+        group = ids_of(together.split(","), folder.classes) if together else ()
+        counted = ids_of([count], folder.classes)[0] if count else None
         with _segment(target, model, folder) as segment:
-            matrix = scoring.evaluate(segment, folder, folder.pairs(split))
+            found = examine(segment, folder, folder.pairs(split), Wanted(group, counted))
+            if report:
+                write_report(found, segment, folder, report)
     except (ValueError, OSError, SegserveError, httpx.HTTPError) as error:
         raise click.ClickException(str(error)) from error
-    for spec, iou in zip(folder.classes.classes, class_iou(matrix), strict=True):
-        if spec.id not in folder.classes.ignore:
-            click.echo(f"{spec.name:>16} {'absent' if np.isnan(iou) else f'{iou:.4f}'}")
-    click.echo(f"{'mIoU':>16} {mean_iou(matrix, folder.classes.ignore):.4f}")
+    for line in found.lines():
+        click.echo(line)
 
 
 @main.command(name="scenes")
@@ -140,4 +173,6 @@ def _segment(target: str, model: str | None, folder: DataFolder) -> AbstractCont
         raise ValueError(
             f"{target} tells {checkpoint.classes} classes apart, {folder.root} has {len(folder.classes.channels)}"
         )
-    return nullcontext(scoring.of_net(checkpoint.build(), checkpoint.recipe.input, folder.classes))
+    return nullcontext(
+        scoring.of_net(checkpoint.build(), checkpoint.recipe.input, folder.classes, checkpoint.temperature)
+    )

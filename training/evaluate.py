@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -18,15 +19,32 @@ from PIL import Image
 from torch import nn
 
 from service.bundle import open_bundle
+from service.drawing import stretched
 from service.graph import Answer, Tensor
 from service.manifest import ClassList, InputSpec, Manifest, OutputSpec, Variant
 from service.scores import confusion
-from service.segmenter import Segmenter
+from service.segmenter import Segmentation, Segmenter
 from service.turn import Stop
 from training.dataset import IGNORED, DataFolder, Pair
 
-Segment = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-"""A picture, uint8 (H, W, 3), to its class mask, uint8 (H, W)."""
+
+@dataclass(frozen=True)
+class Seen:
+    """What a net sees in a picture: class ids, uint8 (H, W), and 255 x its confidence at each pixel, of the same shape;
+    None where it has none."""
+
+    mask: NDArray[np.uint8]
+    confidence: NDArray[np.uint8] | None = None
+
+    @classmethod
+    def of(cls, segmentation: Segmentation) -> Seen:
+        """As the service shows it."""
+        mask, confidence = segmentation.mask, segmentation.confidence
+        return cls(mask, None if confidence is None else stretched(confidence, (mask.shape[0], mask.shape[1])))
+
+
+Segment = Callable[[NDArray[np.uint8]], Seen]
+"""A picture, uint8 (H, W, 3), to what is seen in it."""
 
 
 class TorchNet:
@@ -43,41 +61,53 @@ class TorchNet:
         return Answer(logits[0].float().cpu().numpy())
 
 
-def of_net(net: nn.Module, spec: InputSpec, classes: ClassList) -> Segment:
+def of_net(net: nn.Module, spec: InputSpec, classes: ClassList, temperature: float = 1.0) -> Segment:
     """The service's own way from a picture to a mask, around a PyTorch net that takes `spec`."""
     manifest = Manifest(
         name="in-training",
         version=1,
         license="LicenseRef-none",
-        input=spec.model_copy(update={"dtype": "float32", "layout": "NCHW"}),
-        output=OutputSpec(),
+        input=as_float(spec),
+        output=OutputSpec(temperature=temperature),
         classes=classes.channels,
         variants=(Variant(id="torch", file="none"),),
     )
     segmenter = Segmenter(manifest, TorchNet(net))
-    return lambda rgb: segmenter(rgb).mask
+    return lambda rgb: Seen.of(segmenter(rgb))
+
+
+def as_float(spec: InputSpec) -> InputSpec:
+    """The same input as a PyTorch net takes it: normalised, float32 (1, 3, h, w)."""
+    return spec.model_copy(update={"dtype": "float32", "layout": "NCHW"})
 
 
 def of_bundle(folder: Path) -> Segment:
     """The bundle in `folder`, opened as the service opens it. Raises BundleError where it is refused."""
     segmenter = open_bundle(folder.absolute(), providers=("cpu",)).segmenter
-    return lambda rgb: segmenter(rgb).mask
+    return lambda rgb: Seen.of(segmenter(rgb))
 
 
 @contextmanager
 def of_server(url: str, model: str | None) -> Iterator[Segment]:
     """A running server's `POST /segment`. Calls raise httpx.HTTPError where it cannot be reached, ValueError with its
     words where it refuses."""
-    parameters = {"output": "mask"} | ({"model": model} if model else {})
+    named = {"model": model} if model else {}
     with httpx.Client(base_url=url, timeout=120) as client:
 
-        def segment(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-            file = BytesIO()
-            Image.fromarray(rgb).save(file, "PNG", compress_level=1)
-            answer = client.post("/segment", params=parameters, files={"image": file.getvalue()})
+        def view(name: str, file: bytes) -> NDArray[np.uint8] | None:
+            answer = client.post("/segment", params={"output": name, **named}, files={"image": file})
+            if answer.status_code == 422 and name == "confidence":
+                return None  # the model answers class ids without scores
             if answer.is_error:
                 raise ValueError(f"{url} answered {answer.status_code}: {answer.json().get('detail', answer.text)}")
             return np.asarray(Image.open(BytesIO(answer.content)))
+
+        def segment(rgb: NDArray[np.uint8]) -> Seen:
+            file = BytesIO()
+            Image.fromarray(rgb).save(file, "PNG", compress_level=1)
+            mask = view("mask", file.getvalue())
+            assert mask is not None
+            return Seen(mask, view("confidence", file.getvalue()))
 
         yield segment
 
@@ -88,7 +118,7 @@ def evaluate(segment: Segment, folder: DataFolder, pairs: list[Pair]) -> NDArray
     classes = len(folder.classes.classes)
     total = np.zeros((classes, classes), np.int64)
     for pair in pairs:
-        total += confusion(folder.labels(pair), segment(pair.picture()), classes, ignore=(IGNORED,))
+        total += confusion(folder.labels(pair), segment(pair.picture()).mask, classes, ignore=(IGNORED,))
     if not total.any():
         raise ValueError(f"every pixel of the {len(pairs)} masks is ignored: there is nothing to score")
     return total

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from training.checkpoint import Checkpoint
 from training.recipe import Recipe
 from training.run import Progress, RunFolder
+from training.temperature import calibrated
 from training.trainer import Trainer
 
 
@@ -45,7 +46,9 @@ def train(
     with tqdm(total=trainer.steps, initial=progress.step, unit="step", disable=not show) as bar:
         while progress.step < trainer.steps and not (recipe.patience and progress.stale >= recipe.patience):
             progress = _epoch(trainer, progress, folder, workers, save_seconds, bar)
-    return Checkpoint.load(folder.best)
+    best = calibrated(Checkpoint.load(folder.best), trainer.folder, trainer.val)
+    best.save(folder.best)
+    return best
 
 
 def _epoch(

@@ -24,10 +24,12 @@ from training.average import moving_average
 from training.checkpoint import Checkpoint
 from training.dataset import IGNORED, DataFolder, EpochSampler, Pair, TrainingSet
 from training.evaluate import evaluate, of_net
-from training.loss import Loss, class_weights
-from training.nets import build_net
+from training.loss import Loss, class_weights, imitation
+from training.normalise import normalise
 from training.recipe import Recipe
 from training.run import Progress
+from training.start import starting_net
+from training.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,17 @@ class Trainer:
     optimizer: Optimizer
     schedule: LRScheduler
     loss: Loss
+    teacher: Teacher | None
     device: torch.device
     fingerprint: str
     """Of the data: classes, pictures, and how many pixels of each class."""
 
     @classmethod
     def start(cls, data: Path, recipe: Recipe) -> Trainer:
-        """A fresh net at the start of its schedule.
+        """A net at the start of its schedule.
 
-        Reads every mask, and raises ValueError where the data folder is not as it should be.
+        Reads every mask, and raises ValueError where the data folder, the weights to begin with or the teacher are not
+        as they should be.
         """
         torch.manual_seed(recipe.seed)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -60,8 +64,8 @@ class Trainer:
         counts = folder.count(pairs)
         folder.count(val)
         weights = class_weights(counts, recipe.class_weights).to(device)
-        net = build_net(recipe.net, len(folder.classes.channels), recipe.net_width)
-        net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        classes = len(folder.classes.channels)
+        net = starting_net(recipe, classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = _optimizer(net, recipe)
         steps = recipe.epochs * math.ceil(len(pairs) / recipe.batch)
         return cls(
@@ -73,7 +77,8 @@ class Trainer:
             average=moving_average(net, recipe.ema) if recipe.ema else None,
             optimizer=optimizer,
             schedule=_schedule(optimizer, recipe, steps),
-            loss=Loss(weights, recipe.label_smoothing, recipe.ohem),
+            loss=Loss(weights, recipe.label_smoothing, recipe.ohem, recipe.jaccard),
+            teacher=_teacher(recipe, classes, device),
             device=device,
             fingerprint=_fingerprint(folder, [*pairs, *val], counts.tolist()),
         )
@@ -95,10 +100,7 @@ class Trainer:
         """
         if not bool((labels != IGNORED).any()):
             return 0.0  # nothing is labelled here, so there is nothing to learn
-        image = normalise(pictures.to(self.device), self.recipe)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            logits = self.net(image)
-        loss = self.loss(logits.float(), labels.to(self.device))
+        loss = self._loss(pictures.to(self.device), labels.to(self.device))
         value = loss.item()
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss became {value}: lower the learning rate or train in fp32")
@@ -109,6 +111,15 @@ class Trainer:
         if self.average:
             self.average.update_parameters(self.net)
         return value
+
+    def _loss(self, pictures: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            logits = self.net(normalise(pictures, self.recipe))
+        loss = self.loss(logits.float(), labels)
+        if self.teacher is None:
+            return loss
+        share = self.recipe.teacher_share
+        return (1 - share) * loss + share * imitation(logits.float(), self.teacher(pictures))
 
     def epoch(self, progress: Progress, workers: int) -> Iterator[Progress]:
         """Optimizer steps to the end of the epoch that `progress` is in; yields the progress after each."""
@@ -169,12 +180,6 @@ class Trainer:
             torch.cuda.set_rng_state_all(state["random_cuda"])
 
 
-def normalise(pictures: Tensor, recipe: Recipe) -> Tensor:
-    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), channels last in memory: (value / 255 - mean) / std."""
-    mean, std = (torch.tensor(values, device=pictures.device) for values in (recipe.mean, recipe.std))
-    return ((pictures.float() / 255 - mean) / std).permute(0, 3, 1, 2)
-
-
 def _augmentation(recipe: Recipe) -> Augmentation:
     return Augmentation(
         height=recipe.crop_height,
@@ -184,7 +189,14 @@ def _augmentation(recipe: Recipe) -> Augmentation:
         flip=recipe.flip,
         pad=IGNORED,
         jitter=recipe.jitter,
+        turn=recipe.turn,
     )
+
+
+def _teacher(recipe: Recipe, classes: int, device: torch.device) -> Teacher | None:
+    if recipe.teacher is None:
+        return None
+    return Teacher.open(Path(recipe.teacher), classes, device, recipe.teacher_flip)
 
 
 def _fingerprint(folder: DataFolder, pairs: list[Pair], counts: list[int]) -> str:
@@ -194,11 +206,18 @@ def _fingerprint(folder: DataFolder, pairs: list[Pair], counts: list[int]) -> st
 
 
 def _optimizer(net: nn.Module, recipe: Recipe) -> Optimizer:
-    """AdamW; norms, biases and PReLU slopes are not decayed."""
-    kernels = [parameter for parameter in net.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in net.parameters() if parameter.ndim <= 1]
-    groups = [{"params": kernels, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return AdamW(groups, lr=recipe.learning_rate)
+    """AdamW; norms, biases and PReLU slopes are not decayed, and an encoder that has learnt before may learn slower."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in net.named_parameters():
+        rate = recipe.encoder_rate if name.startswith("encoder.") else 1.0
+        decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return AdamW(
+        [
+            {"params": parameters, "lr": recipe.learning_rate * rate, "weight_decay": decay}
+            for (rate, decay), parameters in groups.items()
+        ]
+    )
 
 
 def _schedule(optimizer: Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
@@ -206,5 +225,6 @@ def _schedule(optimizer: Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
     if recipe.schedule == "one-cycle":
         # A fifth of the steps to warm up; at least one, which OneCycleLR counts as two.
         total = steps + 1
-        return OneCycleLR(optimizer, recipe.learning_rate, total_steps=total, pct_start=max(0.2, 2 / total))
+        highest = [group["lr"] for group in optimizer.param_groups]
+        return OneCycleLR(optimizer, highest, total_steps=total, pct_start=max(0.2, 2 / total))
     return PolynomialLR(optimizer, steps, power=0.9)

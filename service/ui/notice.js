@@ -2,10 +2,12 @@
 
 import { element, percent, sentence } from './dom.js';
 
+const PATIENCE = 250; // milliseconds: what ends sooner needs no bar, and an animated one takes a core's time from it
+
 /** The bar of progress and the notice that lie on the stage. */
 export class Notice {
   constructor({ busy, progress, doing, notice }) {
-    Object.assign(this, { busy, progress, doing, notice, own: null });
+    Object.assign(this, { busy, progress, doing, notice, own: null, timer: null });
   }
 
   /** Do one thing at a time, the last that was asked for; what goes wrong is told, with the ways out of it. */
@@ -31,7 +33,9 @@ export class Notice {
 
   /** Work goes on: `share` of it is done (null: nobody knows). */
   working(text, share = null) {
-    this.busy.hidden = false;
+    this.timer ??= setTimeout(() => {
+      this.busy.hidden = false;
+    }, PATIENCE);
     const shown = share === null ? text : `${text} ${percent(share)}`;
     this.doing.textContent = shown;
     if (share === null) this.progress.removeAttribute('value');
@@ -40,6 +44,8 @@ export class Notice {
 
   /** The work has ended. */
   idle() {
+    clearTimeout(this.timer);
+    this.timer = null;
     this.busy.hidden = true;
   }
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from training.nets.bayesian_segnet import BayesianSegNet
 from training.nets.deconvnet import DeconvNet
+from training.nets.efficientnet_lite import Lite0, Lite1, Lite2
 from training.nets.enet import ENet
 from training.nets.erfnet import ERFNet
 from training.nets.fcn import FCN8s, FCN16s, FCN32s
@@ -40,6 +41,9 @@ NETS: dict[str, NetClass] = {
     "fcn-16s": FCN16s,
     "fcn-8s": FCN8s,
     "light": Light,
+    "efficientnet-lite0": Lite0,
+    "efficientnet-lite1": Lite1,
+    "efficientnet-lite2": Lite2,
 }
 
 

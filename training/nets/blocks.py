@@ -40,6 +40,19 @@ def crop_to(values: Tensor, like: Tensor) -> Tensor:
     return values[..., :height, :width]
 
 
+def interpolate_to(values: Tensor, like: Tensor) -> Tensor:
+    """`values` (N, C, h, w), bilinearly brought to the height and width of `like`, as the service does it."""
+    return F.interpolate(values, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def conv_bn(channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """Convolution and batch norm; the size stays, but for the stride."""
+    convolution = nn.Conv2d(
+        channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False
+    )
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels_out))
+
+
 def conv_bn_relu(channels_in: int, channels_out: int) -> nn.Sequential:
     """3x3 convolution, batch norm, ReLU; the size stays."""
     return nn.Sequential(
