@@ -20,6 +20,7 @@ from service.draining import Drain
 from service.errors import StoreUnavailable
 from service.gate import Gate
 from service.headers import SecurityHeaders
+from service.intake import Intake
 from service.keys import Keys
 from service.lifecycle import Lifecycle
 from service.middleware import RequestContext
@@ -43,6 +44,11 @@ EXPOSED = (
     "X-Request-ID", "Server-Timing", "Content-Location", "Retry-After", "ETag", "Inference-Header-Content-Length",
 )  # fmt: skip
 """Headers that web pages of other origins may read."""
+
+NETS = (segment.router, hf.router, v2.inferring)
+"""The routes that run a net, and so may be refused."""
+
+RESOURCES = (stream, stored, models, model_page, health, v2, docs, metrics, ui)
 
 DESCRIPTION = "Semantic segmentation as a service: POST a picture, get a class mask, an overlay or numbers."
 
@@ -101,10 +107,10 @@ def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> FastAP
     app.state.parts = ui.read_parts()
     app.state.tracing = _tracing(settings)
     life.when_draining(app.state.telemetry.draining)
+    for router in (*NETS, *(resource.router for resource in RESOURCES)):
+        app.include_router(router)
     _surround(app, settings)
     problems.install(app)
-    for resource in (segment, stream, stored, models, model_page, health, v2, hf, docs, metrics, ui):
-        app.include_router(resource.router)
     describe_keys(app, needed=bool(settings.api_keys))
 
     return app
@@ -120,6 +126,7 @@ def _tracing(settings: Settings) -> Tracing | None:
 
 def _surround(app: FastAPI, settings: Settings) -> None:
     """Put around the routes what every request passes, the innermost first."""
+    app.add_middleware(Intake, [route for router in NETS for route in router.routes])
     app.add_middleware(Drain, app.state.lifecycle)
     app.add_middleware(Access, app.state.keys, settings.cors_origins)
     if settings.cors_origins:

@@ -23,7 +23,6 @@ from service.manifest import explain
 from service.routes.connection import unless_gone
 from service.routes.dependencies import GateHere, RepositoryHere, SettingsHere
 from service.routes.documented import BINARY, Responses, plain
-from service.routes.intake import NetRoute
 from service.routes.upload import ENVELOPE, read_body
 from service.segmenter import Segmentation
 from service.settings import Settings
@@ -31,7 +30,7 @@ from service.task import look, segmented, work_by
 from service.turn import Turn
 from service.visit import Work, note_work
 
-router = APIRouter(prefix="/hf", tags=["hugging face"], route_class=NetRoute)
+router = APIRouter(prefix="/hf", tags=["hugging face"])
 
 MEMBERS = 100
 """Values in a JSON body, at most: the task has seven, and base64 has none of the signs that part them."""

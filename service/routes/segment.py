@@ -13,14 +13,13 @@ from service.gate import Deadline
 from service.routes.connection import unless_gone
 from service.routes.dependencies import GateHere, RepositoryHere, ResultsHere, SettingsHere
 from service.routes.documented import BINARY, LOCATION, answers, problems
-from service.routes.intake import NetRoute
 from service.routes.negotiation import Choice, negotiate
 from service.routes.query import Once, SegmentQuery
 from service.routes.upload import read_picture
 from service.task import Answer, Segment
 from service.visit import note_work
 
-router = APIRouter(tags=["segment"], route_class=NetRoute)
+router = APIRouter(tags=["segment"])
 
 REQUEST_BODY: dict[str, Any] = {
     "required": True,

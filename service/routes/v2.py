@@ -20,13 +20,14 @@ from service.inference import Infer, metadata
 from service.routes.connection import unless_gone
 from service.routes.dependencies import AdminOnly, GateHere, KeeperHere, LifecycleHere, RepositoryHere, SettingsHere
 from service.routes.documented import BINARY, KEY, Responses, plain, schema_of
-from service.routes.intake import NetRoute
 from service.routes.upload import ENVELOPE, SMALL, read_body, read_options
 from service.settings import Settings
 from service.visit import note_work
 
-router = APIRouter(prefix="/v2", tags=["open inference protocol"], responses=plain(404, 422, 503))
-inferring = APIRouter(route_class=NetRoute)
+router, inferring = (
+    APIRouter(prefix="/v2", tags=["open inference protocol"], responses=plain(404, 422, 503)) for _ in range(2)
+)
+"""Those of `inferring` run a net."""
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 LENGTH_DIGITS = 18
@@ -155,9 +156,6 @@ async def infer_version(
 ) -> Response:
     """The same with that version of the model."""
     return await _infer(request, repository.get(name, version), settings, gate)
-
-
-router.include_router(inferring)
 
 
 @router.post("/repository/index", openapi_extra=takes(Wanted), responses=plain(400, 408, 413))
