@@ -63,7 +63,7 @@ function withKey(headers, value) {
 async function attempt(path, request) {
   const url = new URL(path, root);
   try {
-    return await (request.onProgress && request.body ? upload(url, request) : fetch(url, { ...request, cache: 'no-cache' }));
+    return await (request.onProgress && request.body ? upload(url, request) : fetch(url, { ...request, cache: request.method === 'GET' ? 'no-cache' : 'no-store' }));
   } catch (error) {
     if (error.name === 'AbortError') throw error;
     throw new Problem(0, 'no-answer', 'The server does not answer. It may be starting or have stopped: try again in a moment.');

@@ -16,10 +16,13 @@ import { Readout } from './readout.js';
 import { segment } from './result.js';
 import { Stage } from './stage.js';
 
+const SOON = 120; // milliseconds
+const SMALL = 1 << 20; // bytes
+
 /** The page as a whole: the picture, and what the models saw in it. */
 class Workbench {
   constructor() {
-    Object.assign(this, { file: null, visible: null, url: null, drawing: 0, result: null, second: null, share: null });
+    Object.assign(this, { file: null, visible: null, url: null, drawing: 0, answered() {}, result: null, second: null, share: null });
     this.notice = new Notice(parts('busy', 'progress', 'doing', 'notice'));
     this.stage = new Stage(byId('view'), byId('divider'), (viewport) => showScale(byId('scale'), byId('view'), viewport));
     this.readout = new Readout(byId('readout'), byId('spoken'), byId('stage'));
@@ -87,8 +90,16 @@ class Workbench {
     this.file = file;
     this.forget();
     byId('summary').textContent = '';
-    this.visible = this.show(file);
+    this.visible = this.show(file, file, file.size < SMALL ? this.answerSoon() : null);
     return this.run();
+  }
+
+  /** Until the answer is there, but not for long: painted together with its overlay, a picture takes one frame less. */
+  answerSoon() {
+    return new Promise((resolve) => {
+      this.answered = resolve;
+      setTimeout(resolve, SOON);
+    });
   }
 
   forget() {
@@ -96,9 +107,10 @@ class Workbench {
     this.readout.hide();
   }
 
-  /** Show what the browser can, by default the file itself; whether it can. */
-  async show(file, blob = file) {
+  /** Show what the browser can, by default the file itself, at the moment; whether it can. */
+  async show(file, blob = file, moment = null) {
     const image = await opened(blob);
+    await moment;
     if (!image) return false;
     if (this.file === file) this.showPicture(image);
     else URL.revokeObjectURL(image.src);
@@ -114,6 +126,7 @@ class Workbench {
       const started = performance.now();
       if (!this.result) {
         const result = await this.ask(model, signal);
+        this.answered();
         if (!(await this.visible)) await this.show(file, await result.view('overlay', { alpha: 0, format: 'jpeg' }));
         if (signal.aborted) return;
         this.result = result;
