@@ -8,7 +8,7 @@ MODEL ?= models/camvid-lite/1
 DATA ?= data/camvid
 RUN ?= runs/train
 
-.PHONY: help serve test test-environment test-container test-nets tools lint train openapi bench bench-kernel bench-export bench-soak bench-overload bench-swap test-soak clean
+.PHONY: help serve test test-environment test-container test-nets test-cluster tools lint train openapi bench bench-kernel bench-export bench-soak bench-overload bench-swap test-soak clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -27,6 +27,9 @@ test-container: $(VENV)/.dev ## Build the image and run it, without a container 
 
 test-nets: $(VENV)/.dev ## Export nets of other libraries, which it installs beside the project, and compare them
 	$(BIN)/pytest tests/nets
+
+test-cluster: $(VENV)/.dev ## Hold what the Helm chart gives KServe against KServe's own package, which it installs beside the project
+	$(BIN)/pytest tests/cluster
 
 tools: $(VENV)/.dev ## Install the training and export tools as well (PyTorch: gigabytes on some systems)
 

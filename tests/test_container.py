@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -86,6 +87,35 @@ def test_shellcheck_has_nothing_to_say_of_the_scripts() -> None:
 def test_the_compose_file_is_valid() -> None:
     done = run(tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", COMPOSE)
     assert done.returncode == 0, done.stdout
+
+
+def test_what_the_compose_file_mounts_is_there_and_each_part_reaches_the_next() -> None:
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    for service in services.values():
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert not source.startswith(".") or (ROOT / source).exists(), source
+    assert {name: tuple(service.get("profiles", ())) for name, service in services.items()} == {
+        "segserve": (),
+        "redis": ("results",),
+        "prometheus": ("monitoring",),
+        "grafana": ("monitoring",),
+    }
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    assert scraped[0]["static_configs"] == [{"targets": ["segserve:8000"]}]
+    provisioning = DEPLOY / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "segserve.yml").read_text())["providers"]
+    assert f"{provider['options']['path']}/segserve.json:ro" in services["grafana"]["volumes"][1]
+
+
+@pytest.mark.parametrize("name", ["segserve", "redis", "prometheus", "grafana"])
+def test_no_service_of_the_compose_file_has_more_rights_than_it_needs(name: str) -> None:
+    service = yaml.safe_load(COMPOSE.read_text())["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
 
 
 @pytest.mark.parametrize("name", LOCKS)
