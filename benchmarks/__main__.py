@@ -73,11 +73,17 @@ def main(rounds: int, seconds: float, nets: str, files: str, systems: str, pictu
                         for done, measured in _measured(case, subject, photos, seconds, folder):
                             found.setdefault(done, []).append(measured)
                             click.echo(f"{done} {measured.rate:.1f}/s p50 {measured.p50:.1f}", err=True)
+        text = _keep(found, folder)  # a run that is cut off leaves the rounds that it has done
+    click.echo(text)
+
+
+def _keep(found: dict[Case, list[Load]], folder: Path) -> str:
+    """Write what has been measured, and return the table."""
     text = f"{machine()}\n\n{table(found)}\n"
     (folder / "table.md").write_text(text)
     results = [{**asdict(case), "rounds": [asdict(one) for one in loads]} for case, loads in found.items()]
     (folder / "results.json").write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
-    click.echo(text)
+    return text
 
 
 def _measured(

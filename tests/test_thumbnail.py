@@ -16,15 +16,18 @@ from service.bundle import open_bundle
 from service.geometry import place
 from service.graph import Answer
 from service.image import decode
-from service.manifest import InputSpec, OutputSpec
+from service.manifest import InputSpec, OutputSpec, read_manifest
+from service.scores import confusion, mean_iou
 from service.segmenter import Segmenter, prepare
 from tests.bundles import fixed_segmenter
 from tests.server import running
+from training.dataset import IGNORED, DataFolder
 from training.scenes import scene
 
 LIMIT = 50_000_000
 NET = InputSpec(fit="stretch", height=60, width=80)
 ROOT = Path(__file__).parent.parent
+CAMVID = ROOT.parent / "shared" / "data" / "camvid"
 
 
 def segmenter(spec: InputSpec) -> Segmenter:
@@ -133,3 +136,25 @@ def test_over_http_every_view_has_the_pictures_size_either_way(tmp_path: Path, t
         facts = httpx.post(f"{server.url}/segment", files=data).json()
         assert facts["image"] == {"width": 720, "height": 960}
         assert sum(entry["pixels"] for entry in facts["classes"]) == 720 * 960
+
+
+@pytest.mark.skipif(not CAMVID.is_dir(), reason="the CamVid pictures are not on this machine")
+def test_large_photographs_lose_nothing_by_being_decoded_at_a_fraction() -> None:
+    bundle = ROOT / "models" / "camvid-enet" / "1"
+    net, channels = open_bundle(bundle, ("cpu",)).segmenter, len(read_manifest(bundle).classes)
+    folder = DataFolder.open(CAMVID)
+    whole_matrix = small_matrix = np.zeros((channels, channels), np.int64)
+    agreement = []
+    for pair in folder.pairs("val")[::10]:
+        file = BytesIO()
+        Image.fromarray(pair.picture()).resize((1920, 1440), Image.Resampling.BICUBIC).save(file, "JPEG", quality=92)
+        small = decode(file.getvalue(), 10**7, needed=net.thumbnail)
+        assert small.is_thumbnail
+        whole = net(decode(file.getvalue(), 10**7).rgb).coarse
+        reduced = net(small.rgb, size=small.size).coarse
+        agreement.append((whole == reduced).mean())
+        labels = folder.labels(pair)
+        whole_matrix = whole_matrix + confusion(labels, whole, channels, ignore=(IGNORED,))
+        small_matrix = small_matrix + confusion(labels, reduced, channels, ignore=(IGNORED,))
+    assert np.mean(agreement) > 0.99
+    assert mean_iou(small_matrix) == pytest.approx(mean_iou(whole_matrix), abs=0.005)

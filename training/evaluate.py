@@ -88,9 +88,9 @@ def of_bundle(folder: Path) -> Segment:
 
 
 @contextmanager
-def of_server(url: str, model: str | None) -> Iterator[Segment]:
-    """A running server's `POST /segment`. Calls raise httpx.HTTPError where it cannot be reached, ValueError with its
-    words where it refuses."""
+def of_server(url: str, model: str | None, confidence: bool = True) -> Iterator[Segment]:
+    """A running server's `POST /segment`; asked a second time for its confidence, unless that is not wanted. Calls raise
+    httpx.HTTPError where it cannot be reached, ValueError with its words where it refuses."""
     named = {"model": model} if model else {}
     with httpx.Client(base_url=url, timeout=120) as client:
 
@@ -107,7 +107,7 @@ def of_server(url: str, model: str | None) -> Iterator[Segment]:
             Image.fromarray(rgb).save(file, "PNG", compress_level=1)
             mask = view("mask", file.getvalue())
             assert mask is not None
-            return Seen(mask, view("confidence", file.getvalue()))
+            return Seen(mask, view("confidence", file.getvalue()) if confidence else None)
 
         yield segment
 
