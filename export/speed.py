@@ -49,6 +49,6 @@ class Speed:
 def processor() -> str:
     """What the processor calls itself, as far as the system tells."""
     lscpu = which("lscpu")
-    lines = subprocess.run([lscpu], capture_output=True, text=True, check=False).stdout.splitlines() if lscpu else []  # noqa: S603
-    named = (line.split(":")[1].strip() for line in lines if line.startswith("Model name"))
+    told = "" if lscpu is None else subprocess.check_output([lscpu], text=True, env={"LC_ALL": "C"})  # noqa: S603
+    named = (line.split(":")[1].strip() for line in told.splitlines() if line.startswith("Model name"))
     return next(named, platform.processor() or platform.machine())

@@ -49,7 +49,7 @@ def test_a_picture_can_be_segmented_from_the_api_docs(browser: Browser, server: 
     page.get_by_role("button", name="Try it out").click()
     page.locator("input[type=file]").set_input_files(MODELS.parent / "export" / "golden.png")
     page.get_by_role("button", name="Execute").click()
-    page.locator(".live-responses-table .highlight-code").get_by_text("camvid-enet").first.wait_for()
+    page.locator(".live-responses-table .highlight-code").get_by_text("camvid-lite").first.wait_for()
     page.close()
 
 

@@ -119,6 +119,26 @@ def test_the_service_knows_every_setting_that_it_is_given(name: str) -> None:
         assert variable["name"].removeprefix("SEGSERVE_").lower() in Settings.model_fields
 
 
+def test_a_setting_of_the_user_takes_the_place_of_the_charts() -> None:
+    values = {"gpu": {"enabled": True}, "settings": {"LOG_FORMAT": "text", "PROVIDERS": "cuda"}}
+    given = [(one["name"], one.get("value")) for one in Rendered.of(values).server()["env"]]
+    assert len(dict(given)) == len(given)
+    assert {("SEGSERVE_LOG_FORMAT", "text"), ("SEGSERVE_PROVIDERS", "cuda")} <= set(given)
+
+
+def test_results_leave_room_in_the_temporary_folder() -> None:
+    found = rendered("default")
+    values = {one["name"]: one.get("value") for one in found.server()["env"]}
+    (folder,) = found.one("Deployment")["spec"]["template"]["spec"]["volumes"]
+    assert (values["SEGSERVE_RESULTS_BYTES"], folder["emptyDir"]["sizeLimit"]) == ("512MiB", "1Gi")
+
+
+@pytest.mark.parametrize(("url", "port"), [("redis://r", 6379), ("redis://u:p@r:7000/1", 7000), ("rediss://r:7", 7)])
+def test_the_network_policy_lets_out_to_the_redis_that_is_named(url: str, port: int) -> None:
+    egress = Rendered.of({"redis": {"url": url}}).one("NetworkPolicy")["spec"]["egress"]
+    assert egress[1]["ports"] == [{"protocol": "TCP", "port": port}]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_probes_ask_what_the_service_answers(name: str, tmp_path: Path) -> None:
     paths = set(create_app(Settings(models=tmp_path)).openapi()["paths"])
@@ -205,6 +225,11 @@ def test_kserve_takes_the_place_of_deployment_and_service() -> None:
     predictor = found.one("InferenceService")["spec"]["predictor"]
     assert predictor["model"]["runtime"] == found.one("ServingRuntime")["metadata"]["name"]
     assert {"name": "SEGSERVE_MODELS", "value": "/mnt/models"} in found.server()["env"]
+    chosen = {"nodeSelector": {"disk": "fast"}, "image": {"pullSecrets": [{"name": "registry"}]}}
+    values = chosen | {"kserve": {"enabled": True, "storageUri": "pvc://a/b"}}
+    predictor = Rendered.of(values).one("InferenceService")["spec"]["predictor"]
+    assert predictor["nodeSelector"] == {"disk": "fast"}
+    assert predictor["imagePullSecrets"] == [{"name": "registry"}]
 
 
 @pytest.mark.parametrize(

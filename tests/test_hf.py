@@ -34,7 +34,7 @@ def mask_of(server: Server) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 
 def test_the_client_gets_the_masks_that_segment_gives(server: Server) -> None:
-    client = InferenceClient(model=f"{server.url}/hf/camvid-enet")
+    client = InferenceClient(model=f"{server.url}/hf/camvid-lite")
     segments = client.image_segmentation(PHOTO)
     facts = httpx.post(f"{server.url}/segment", files={"image": PHOTO.read_bytes()}, timeout=60).json()["classes"]
     assert [(item.label, item.score) for item in segments] == [(entry["name"], entry["confidence"]) for entry in facts]
@@ -46,7 +46,7 @@ def test_the_client_gets_the_masks_that_segment_gives(server: Server) -> None:
 
 
 def test_the_clients_parameters_are_heard(server: Server) -> None:
-    client = InferenceClient(model=f"{server.url}/hf/camvid-enet")
+    client = InferenceClient(model=f"{server.url}/hf/camvid-lite")
     every = client.image_segmentation(PHOTO)
     highest = max(item.score or 0.0 for item in every)
     sure = client.image_segmentation(PHOTO, threshold=highest, subtask="semantic")
@@ -55,7 +55,7 @@ def test_the_clients_parameters_are_heard(server: Server) -> None:
 
 
 def test_raw_bytes_and_json_are_the_same(server: Server) -> None:
-    url, data = f"{server.url}/hf/camvid-enet", PHOTO.read_bytes()
+    url, data = f"{server.url}/hf/camvid-lite", PHOTO.read_bytes()
     raw = httpx.post(url, content=data, timeout=60)
     assert raw.status_code == 200
     text = base64.b64encode(data).decode()
@@ -91,7 +91,7 @@ def test_an_unknown_model_reaches_the_client_as_its_error(server: Server) -> Non
     ],
 )
 def test_hostile_bodies_get_a_4xx_in_the_tasks_form(server: Server, body: bytes, kind: str, status: int) -> None:
-    answer = httpx.post(f"{server.url}/hf/camvid-enet", content=body, headers={"Content-Type": kind}, timeout=60)
+    answer = httpx.post(f"{server.url}/hf/camvid-lite", content=body, headers={"Content-Type": kind}, timeout=60)
     assert (answer.status_code, list(answer.json())) == (status, ["error"]), answer.text[:300]
     assert "Traceback" not in server.log.read_text()
 

@@ -144,7 +144,7 @@ def pixels_of_palette(server: Server) -> NDArray[np.uint8]:
 
 def test_the_sample_is_one_click_away(page: Page) -> None:
     page.get_by_role("button", name="Try the sample").click()
-    expect(page.locator("#summary")).to_contain_text("960 \N{MULTIPLICATION SIGN} 720")
+    expect(page.locator("#summary")).to_contain_text("720 \N{MULTIPLICATION SIGN} 540")
 
 
 def test_the_slider_sets_the_share_of_the_palette(page: Page, server: Server) -> None:

@@ -155,5 +155,12 @@ def test_outlines_are_not_looked_for_where_nothing_is_labelled() -> None:
     assert boundary_f1(boundary_hits(labels, mask, 2))[1] == 1.0
 
 
+def test_an_end_at_unlabelled_pixels_is_no_outline() -> None:
+    labels = np.full((60, 60), 255, np.uint8)
+    labels[:, :20], labels[:, 40:] = 0, 1
+    hits = boundary_hits(labels, np.where(labels == 255, 0, labels).astype(np.uint8), 2)
+    assert hits.sum() == 0
+
+
 def test_a_class_that_the_labels_do_not_hold_has_no_outline_score() -> None:
     assert math.isnan(boundary_f1(boundary_hits(square(0, 0), square(0, 0), 2))[1])

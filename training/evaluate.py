@@ -89,8 +89,8 @@ def of_bundle(folder: Path) -> Segment:
 
 @contextmanager
 def of_server(url: str, model: str | None, confidence: bool = True) -> Iterator[Segment]:
-    """A running server's `POST /segment`; asked a second time for its confidence, unless that is not wanted. Calls raise
-    httpx.HTTPError where it cannot be reached, ValueError with its words where it refuses."""
+    """A running server's `POST /segment`; asked a second time for its confidence, unless that is not wanted. Calls
+    raise httpx.HTTPError where it cannot be reached, ValueError with its words where it refuses."""
     named = {"model": model} if model else {}
     with httpx.Client(base_url=url, timeout=120) as client:
 
@@ -99,7 +99,7 @@ def of_server(url: str, model: str | None, confidence: bool = True) -> Iterator[
             if answer.status_code == 422 and name == "confidence":
                 return None  # the model answers class ids without scores
             if answer.is_error:
-                raise ValueError(f"{url} answered {answer.status_code}: {answer.json().get('detail', answer.text)}")
+                raise ValueError(f"{url} answered {answer.status_code}: {answer.text}")
             return np.asarray(Image.open(BytesIO(answer.content)))
 
         def segment(rgb: NDArray[np.uint8]) -> Seen:

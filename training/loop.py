@@ -64,7 +64,7 @@ def _epoch(
             folder.save(progress, trainer.state())
             saved = time.monotonic()
     loss = progress.loss_sum / trainer.steps_per_epoch
-    record = {"epoch": epoch, "loss": loss, "learning_rate": trainer.schedule.get_last_lr()[0]}
+    record = {"epoch": epoch, "loss": loss, "learning_rate": max(trainer.schedule.get_last_lr())}
     if epoch % recipe.validate_every == 0 or epoch == recipe.epochs:
         checkpoint = trainer.validate(epoch)
         miou = checkpoint.metrics["miou"]

@@ -23,7 +23,6 @@ KEPT = 1 / 16
 """Of a batch's labelled pixels, the share that hard-example mining keeps at least, so that a net that has learnt much
 still has something to learn from."""
 
-
 SOFTNESS = 2.0
 """The temperature at which a teacher is imitated: what it thinks second likeliest shows."""
 
@@ -93,7 +92,7 @@ def soft_jaccard(logits: Tensor, labels: Tensor) -> Tensor:
     true = torch.bincount(ids, minlength=len(none))
     claimed = (likely * labelled[:, None]).sum(dim=(0, 2, 3))
     present = true > 0
-    return 1 - (hits / (claimed + true - hits))[present].mean()
+    return 1 - (hits[present] / (claimed + true - hits)[present]).mean()
 
 
 def imitation(logits: Tensor, wanted: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ HEAD = ("_conv_head.", "_bn1.", "_fc.")
 def load_imagenet(name: str, net: nn.Module) -> None:
     """Put ImageNet's weights into `net.encoder`, where `net` is the built-in net `name`.
 
-    Raises ValueError where there are none for it, or their package is not installed.
+    Raises ValueError where there are none for it or for its width, or their package is not installed.
     """
     if name not in PACKAGES:
         raise ValueError(f"there are no ImageNet weights for {name}: only for {', '.join(PACKAGES)}")
@@ -36,7 +36,10 @@ def load_imagenet(name: str, net: nn.Module) -> None:
     (file,) = (Path(spec.origin).parent / "models").glob("*.pth")
     theirs = torch.load(file, map_location="cpu", weights_only=True)
     encoder = net.get_submodule("encoder")
-    encoder.load_state_dict(_renamed(theirs, encoder.state_dict()))
+    renamed = _renamed(theirs, encoder.state_dict())
+    if any(renamed[key].shape != tensor.shape for key, tensor in encoder.state_dict().items()):
+        raise ValueError(f"the ImageNet weights of {name} are for its own width: leave --net-width out")
+    encoder.load_state_dict(renamed)
 
 
 def _renamed(theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -92,8 +92,9 @@ class Recipe(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _as_the_weights_were_trained(cls, data: dict[str, Any]) -> dict[str, Any]:
-        return {"mean": MEAN, "std": STD} | data if data.get("init") == IMAGENET else data
+    def _as_the_weights_were_trained(cls, data: Any) -> Any:
+        begins = isinstance(data, dict) and data.get("init") == IMAGENET
+        return {"mean": MEAN, "std": STD} | data if begins else data
 
     @model_validator(mode="after")
     def _scales_in_order(self) -> Self:

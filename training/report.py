@@ -118,7 +118,8 @@ class Report:
 
     def worst(self, number: int = WORST) -> list[Pair]:
         """The pictures with the lowest mIoU of their own, the worst first."""
-        by_miou = sorted(self.scores, key=lambda score: mean_iou(score.matrix, self.classes.ignore))
+        labelled = [score for score in self.scores if score.matrix.any()]
+        by_miou = sorted(labelled, key=lambda score: mean_iou(score.matrix, self.classes.ignore))
         return [score.pair for score in by_miou[:number]]
 
 
@@ -134,7 +135,8 @@ def _score(seen: Seen, folder: DataFolder, pair: Pair, wanted: Wanted) -> Score:
     labels, classes = folder.labels(pair), len(folder.classes.classes)
     areas = None
     if wanted.count is not None:
-        areas = components(labels, wanted.count), components(seen.mask, wanted.count)
+        known = np.where(labels == IGNORED, IGNORED, seen.mask).astype(np.uint8)
+        areas = components(labels, wanted.count), components(known, wanted.count)
     return Score(
         pair,
         confusion(labels, seen.mask, classes, ignore=(IGNORED,)),
@@ -156,7 +158,7 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassSpec], path
     """A PNG with the share of each true class (row) that went to each predicted one (column), in percent."""
     ids = [spec.id for spec in classes]
     chosen = matrix[np.ix_(ids, ids)]
-    share = 100 * chosen / np.maximum(chosen.sum(axis=1, keepdims=True), 1)
+    share = 100 * chosen / np.maximum(matrix[ids].sum(axis=1, keepdims=True), 1)
     side = 2 + 0.6 * len(ids)
     figure = Figure(figsize=(side, side), dpi=110, layout="constrained")
     axes = figure.subplots()

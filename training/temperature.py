@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,12 @@ from training.evaluate import Segment, as_float, of_net
 EVERY = 4
 """Of the pixels of a picture, one in so many rows and columns is looked at: neighbours say nearly the same."""
 
+LOWEST, HIGHEST = 0.05, 20.0
+"""Of temperatures: a net that is always right, or no better than chance, would have none, or an endless one."""
+
+MOST = 2_000_000
+"""Pixels that are looked at in all, about."""
+
 
 def calibrated(checkpoint: Checkpoint, folder: DataFolder, pairs: list[Pair]) -> Checkpoint:
     """The checkpoint with three more metrics: `temperature`, and the expected calibration error over `pairs` without it
@@ -37,8 +44,8 @@ def calibrated(checkpoint: Checkpoint, folder: DataFolder, pairs: list[Pair]) ->
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature T > 0 at which softmax(logits / T) gives the labels the highest likelihood (Guo et al., "On
-    Calibration of Modern Neural Networks", ICML 2017, arXiv:1706.04599).
+    """The temperature, from LOWEST to HIGHEST, at which softmax(logits / T) gives the labels the highest likelihood
+    (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, arXiv:1706.04599).
 
     Logits float32 (M, classes), labels int64 (M), M > 0.
     """
@@ -52,13 +59,15 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return value
 
     search.step(loss)  # type: ignore[no-untyped-call]
-    return round(float(position.detach().exp()), 3)
+    found = float(position.detach().exp())
+    return round(min(max(found, LOWEST), HIGHEST), 3) if math.isfinite(found) else HIGHEST
 
 
 @torch.no_grad()
 def _sample(net: nn.Module, spec: InputSpec, folder: DataFolder, pairs: list[Pair]) -> tuple[Tensor, Tensor]:
     """What `net` answers for labelled pixels: logits (M, classes) and labels (M)."""
     logits, labels = [], []
+    each = max(1, MOST // len(pairs))
     for pair in pairs:
         picture, own = pair.picture(), folder.labels(pair)
         placement = place(spec, *own.shape)[0]
@@ -68,8 +77,10 @@ def _sample(net: nn.Module, spec: InputSpec, folder: DataFolder, pairs: list[Pai
         size = (x.content.length, y.content.length)
         true = np.asarray(Image.fromarray(own).resize(size, Image.Resampling.NEAREST))[::EVERY, ::EVERY]
         counted = torch.from_numpy(true != IGNORED)
-        logits.append(brought[:, y.content.slice, x.content.slice][:, ::EVERY, ::EVERY][:, counted].T)
-        labels.append(torch.from_numpy(true.astype(np.int64))[counted])
+        seen = brought[:, y.content.slice, x.content.slice][:, ::EVERY, ::EVERY][:, counted].T
+        step = max(1, len(seen) // each)
+        logits.append(seen[::step])
+        labels.append(torch.from_numpy(true.astype(np.int64))[counted][::step])
     return torch.cat(logits), torch.cat(labels)
 
 

@@ -98,7 +98,7 @@ class Trainer:
 
         Raises FloatingPointError where the loss is no longer a number.
         """
-        if not bool((labels != IGNORED).any()):
+        if self.teacher is None and not bool((labels != IGNORED).any()):
             return 0.0  # nothing is labelled here, so there is nothing to learn
         loss = self._loss(pictures.to(self.device), labels.to(self.device))
         value = loss.item()
@@ -115,11 +115,12 @@ class Trainer:
     def _loss(self, pictures: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             logits = self.net(normalise(pictures, self.recipe))
-        loss = self.loss(logits.float(), labels)
         if self.teacher is None:
-            return loss
+            return self.loss(logits.float(), labels)
         share = self.recipe.teacher_share
-        return (1 - share) * loss + share * imitation(logits.float(), self.teacher(pictures))
+        imitated = share * imitation(logits.float(), self.teacher(pictures))
+        labelled = bool((labels != IGNORED).any())
+        return imitated + (1 - share) * self.loss(logits.float(), labels) if labelled else imitated
 
     def epoch(self, progress: Progress, workers: int) -> Iterator[Progress]:
         """Optimizer steps to the end of the epoch that `progress` is in; yields the progress after each."""

@@ -142,7 +142,7 @@ SUMMARY: Mapping[str, Any] = {
     "id": None,
     "stored": "not requested",
     "links": {},
-    "model": {"name": "camvid-enet", "version": 1, "variant": "fp32"},
+    "model": {"name": "camvid-lite", "version": 1, "variant": "fp32"},
     "image": {"width": 480, "height": 360},
     "classes": [
         {

@@ -44,10 +44,7 @@ seccompProfile: { type: RuntimeDefault }
 
 {{- define "segserve.environment" -}}
 - { name: SEGSERVE_DRAIN_SECONDS, value: {{ .Values.drain.seconds | quote }} }
-- { name: SEGSERVE_LOG_FORMAT, value: json }
-{{- if .Values.gpu.enabled }}
-- { name: SEGSERVE_PROVIDERS, value: "cuda,cpu" }
-{{- end }}
+- { name: SEGSERVE_RESULTS_BYTES, value: {{ .Values.temporary.results | quote }} }
 {{- if .Values.redis.enabled }}
 - { name: SEGSERVE_RESULTS, value: "redis://{{ include "segserve.name" . }}-redis" }
 {{- else if .Values.redis.secret }}
@@ -62,7 +59,9 @@ seccompProfile: { type: RuntimeDefault }
 - { name: SEGSERVE_ADMIN_KEYS, value: "@/run/secrets/segserve/admin_keys" }
 {{- end }}
 {{- end }}
-{{- range $name, $value := .Values.settings }}
+{{- $given := dict "LOG_FORMAT" "json" }}
+{{- if .Values.gpu.enabled }}{{ $given = set $given "PROVIDERS" "cuda,cpu" }}{{ end }}
+{{- range $name, $value := merge (deepCopy .Values.settings) $given }}
 - { name: SEGSERVE_{{ $name }}, value: {{ $value | quote }} }
 {{- end }}
 {{- end }}
@@ -109,7 +108,7 @@ readinessProbe:
 {{- end }}
 {{- if .Values.keys.secret }}
 - name: keys
-  secret: { secretName: {{ .Values.keys.secret }}, defaultMode: 0440 }
+  secret: { secretName: {{ .Values.keys.secret }}, defaultMode: 0444 } # hashes; KServe sets no group
 {{- end }}
 {{- end }}
 
