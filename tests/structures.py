@@ -38,6 +38,10 @@ def across(how: str, *scales: int) -> tuple[tuple[str, str], ...]:
 VGG = (1, 2, 4, 8, 8)
 SEGNET = Paper(valley(5), ". P P P P P U U U U U", (*VGG, 8, *reversed(VGG[1:])), across("indices", 0, 1, 2, 3, 4))
 
+LITE = Paper(  # channels but the first are rounded to multiples of 8; scores stay at a quarter of the size
+    (*HALVINGS[1:], "1/16", "1/8", "1/4"), "S S S S S I I I", (1,), across("added", 2, 3, 4)
+)
+
 PAPERS: Mapping[str, Paper] = {
     "segnet": SEGNET,
     "bayesian-segnet": SEGNET,
@@ -50,6 +54,9 @@ PAPERS: Mapping[str, Paper] = {
     "fcn-32s": Paper((*HALVINGS, "1"), ". P P P P P T", (*VGG, 64)),
     "fcn-16s": Paper((*HALVINGS, "1/16", "1"), ". P P P P P T T", (*VGG, 64), across("added", 4)),
     "fcn-8s": Paper((*HALVINGS, "1/16", "1/8", "1"), ". P P P P P T T T", (*VGG, 64), across("added", 3, 4)),
+    "efficientnet-lite0": LITE,
+    "efficientnet-lite1": LITE,
+    "efficientnet-lite2": LITE,
     "light": Paper(
         (*HALVINGS[1:], "1/16", "1/8", "1/4", "1"),
         "S S S S S I I I I",
@@ -84,4 +91,5 @@ def assert_as_in_the_paper(name: str, path: Path, width: int) -> None:
     ends = [(one.how, found.stages[one.source].scale, found.stages[one.target].scale) for one in found.passes]
     assert [(how, str(source)) for how, source, _ in ends] == list(paper.passes)
     assert all(source == target for _, source, target in ends)
-    assert (found.stages[-1].height, found.stages[-1].width) == (360, 480)
+    last = found.stages[-1]
+    assert (last.height, last.width) == (int(360 * last.scale), int(480 * last.scale))

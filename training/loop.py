@@ -46,8 +46,10 @@ def train(
     with tqdm(total=trainer.steps, initial=progress.step, unit="step", disable=not show) as bar:
         while progress.step < trainer.steps and not (recipe.patience and progress.stale >= recipe.patience):
             progress = _epoch(trainer, progress, folder, workers, save_seconds, bar)
-    best = calibrated(Checkpoint.load(folder.best), trainer.folder, trainer.val)
-    best.save(folder.best)
+    best = Checkpoint.load(folder.best)
+    if "temperature" not in best.metrics:  # else the run had ended before
+        best = calibrated(best, trainer.folder, trainer.val)
+        best.save(folder.best)
     return best
 
 
