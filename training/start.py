@@ -17,19 +17,24 @@ def starting_net(recipe: Recipe, classes: int) -> nn.Module:
 
     Raises ValueError where these are not there, or belong to another net.
     """
+    if recipe.init is not None and recipe.init != IMAGENET:
+        return _earlier(Path(recipe.init), recipe, classes)
     net = build_net(recipe.net, classes, recipe.net_width)
     if recipe.init == IMAGENET:
         load_imagenet(recipe.net, net)
-    elif recipe.init is not None:
-        earlier = Checkpoint.load(Path(recipe.init))
-        for what, theirs, ours in (
-            ("net", earlier.recipe.net, recipe.net),
-            ("net_width", earlier.recipe.net_width, recipe.net_width),
-            ("number of classes", earlier.classes, classes),
-            ("mean", earlier.recipe.mean, recipe.mean),
-            ("std", earlier.recipe.std, recipe.std),
-        ):
-            if theirs != ours:
-                raise ValueError(f"{recipe.init} cannot be gone on from: its {what} is {theirs}, not {ours}")
-        net.load_state_dict(earlier.state)
     return net
+
+
+def _earlier(path: Path, recipe: Recipe, classes: int) -> nn.Module:
+    """The net of an earlier run, where it is the recipe's."""
+    earlier = Checkpoint.load(path)
+    for what, theirs, ours in (
+        ("net", earlier.recipe.net, recipe.net),
+        ("net_width", earlier.recipe.net_width, recipe.net_width),
+        ("number of classes", earlier.classes, classes),
+        ("mean", earlier.recipe.mean, recipe.mean),
+        ("std", earlier.recipe.std, recipe.std),
+    ):
+        if theirs != ours:
+            raise ValueError(f"{path} cannot be gone on from: its {what} is {theirs}, not {ours}")
+    return earlier.build().train()

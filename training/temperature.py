@@ -18,6 +18,7 @@ from service.segmenter import prepare
 from training.checkpoint import Checkpoint
 from training.dataset import IGNORED, DataFolder, Pair
 from training.evaluate import Segment, as_float, of_net
+from training.loss import brought_to
 
 EVERY = 4
 """Of the pixels of a picture, one in so many rows and columns is looked at: neighbours say nearly the same."""
@@ -73,7 +74,7 @@ def _sample(net: nn.Module, spec: InputSpec, folder: DataFolder, pairs: list[Pai
         placement = place(spec, *own.shape)[0]
         y, x = placement.y, placement.x
         scores = net(torch.from_numpy(prepare(picture, placement, spec)))
-        brought = F.interpolate(scores, size=(y.canvas, x.canvas), mode="bilinear", align_corners=False)[0]
+        brought = brought_to(scores, (y.canvas, x.canvas))[0]
         size = (x.content.length, y.content.length)
         true = np.asarray(Image.fromarray(own).resize(size, Image.Resampling.NEAREST))[::EVERY, ::EVERY]
         counted = torch.from_numpy(true != IGNORED)
