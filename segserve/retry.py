@@ -1,4 +1,4 @@
-"""A call in, the reply out, asked for again where the service is busy or the connection broke."""
+"""A call in, the reply out, asked for again where the service is busy or did not get to answer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from segserve.flow import Call, Flow, Heard, Reply, Silence, Wait
 
 BUSY = frozenset({429, 503})
 """Statuses that say: not now."""
+
+OURS = "application/problem+json"
+"""What the service's own refusals are. Another 5xx is from what stands before it: a proxy whose server died."""
 
 FIRST_PAUSE = 0.25
 """Seconds before the first repetition where the service names none; each further pause is twice as long."""
@@ -33,7 +36,10 @@ class Patience:
             raise ValueError(f"retries={self.retries}: give how often a call is repeated, 0 for never")
 
     def ask(self, call: Call) -> Flow[Reply]:
-        """The reply to `call`; 429 and 503 only where patience is at its end. Raises Unreachable without a reply."""
+        """The reply to `call`; one that says "not now", or is not the service's own, only where patience is at its end.
+
+        Raises Unreachable without a reply.
+        """
         end = monotonic() + self.timeout
         tries = 0
         while True:
@@ -53,11 +59,16 @@ class Patience:
         if tries >= self.retries:
             return None
         if isinstance(heard, Reply):
-            if heard.status not in BUSY:
+            if heard.status not in BUSY and not _is_from_between(heard):
                 return None
             named = retry_after(heard)
             return FIRST_PAUSE * 2**tries if named is None else named
         return FIRST_PAUSE * 2**tries if isinstance(heard, Silence) and heard.again else None
+
+
+def _is_from_between(reply: Reply) -> bool:
+    """Whether something between here and the service answered, because the service did not."""
+    return reply.status >= 500 and not reply.headers.get("content-type", "").startswith(OURS)
 
 
 def retry_after(reply: Reply) -> float | None:

@@ -74,7 +74,7 @@ def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> FastAP
         app.state.gate = gate
         with open_results(settings) as results, open_state_or_none(settings.state) as state:
             app.state.results = results
-            app.state.keeper = keeper = Keeper(repository, state, settings.watch, told)
+            app.state.keeper = keeper = Keeper(repository, state, settings.watch, told, settings.replicated)
             loading = asyncio.create_task(keeper.load())
             chores = [asyncio.create_task(chore) for chore in (_sweep(results), _keep(keeper, loading))]
             try:

@@ -113,6 +113,12 @@ class Model:
         """The stages of its net, read from the graph in use when first asked for; takes some milliseconds."""
         return structure_of(self.folder / self.variant.file, self.manifest.input, self.manifest.output)
 
+    def prove(self) -> None:
+        """Ask the net about the golden picture again, if there is one. Raises BundleError where the answer is wrong."""
+        path = self.folder / GOLDEN
+        if path.is_file():
+            Golden.load(path).prove(self.folder / self.variant.file, self.segmenter, self.variant, runs=1)
+
     def card(self) -> str:
         """What its README.md says. Raises UnknownCard where there is none."""
         path = self.folder / CARD

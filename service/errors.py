@@ -30,7 +30,7 @@ SegserveError
 |  |- ResultsOff            this deployment keeps none
 |  |- StoreFull             there is no room to keep it
 |  `- StoreUnavailable      the store does not answer
-|- NotPossible              this machine lacks what the answer needs
+|- NotPossible              this machine or deployment lacks what the answer needs
 |- BundleError              a bundle in the model repository is refused
 |- Overloaded               the estimated wait exceeds the deadline
 |- TooManyConnections       all that may be open are in use
@@ -168,7 +168,7 @@ class StoreUnavailable(ResultError):
 
 
 class NotPossible(SegserveError):
-    """The machine lacks what the answer needs; the message says what."""
+    """The machine, or the deployment, lacks what the answer needs; the message says what."""
 
 
 class BundleError(SegserveError):

@@ -22,9 +22,12 @@ class Lifecycle:
     notice, and `bound` seconds after that it is over, whatever is still inside.
     """
 
-    def __init__(self, delay: float = 0.0, bound: float = 30.0, at_once: bool = True) -> None:
-        """`at_once` false: connections are taken only after `admit`."""
+    def __init__(
+        self, delay: float = 0.0, bound: float = 30.0, at_once: bool = True, once_loaded: bool = False
+    ) -> None:
+        """`at_once` false: connections are taken only after `admit`, or with `once_loaded` when that is."""
         self._delay = delay
+        self._once_loaded = once_loaded
         self._bound = bound
         self._since: float | None = None
         self._moved = monotonic()
@@ -43,12 +46,19 @@ class Lifecycle:
 
     async def admission(self, loading: asyncio.Task[Any]) -> None:
         """Until the process may take connections. Raises what `loading` raises, where it may not by then."""
-        loading.add_done_callback(lambda task: None if task.exception() else self.loaded.set())
+        loading.add_done_callback(self._told)
         waiting = asyncio.create_task(self._admitted.wait())
         await asyncio.wait({waiting, loading}, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
             await loading
         await waiting
+
+    def _told(self, loading: asyncio.Task[Any]) -> None:
+        if loading.cancelled() or loading.exception():
+            return
+        self.loaded.set()
+        if self._once_loaded:
+            self.admit()
 
     def when_draining(self, call: Callable[[], None]) -> None:
         """Call this once the process begins to drain."""

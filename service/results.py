@@ -89,7 +89,11 @@ class Results:
 
 @contextmanager
 def open_results(settings: Settings) -> Iterator[Results]:
-    """The settings' store of results, or none: one that cannot be opened does not keep the service from segmenting."""
+    """The settings' store of results, or none: one that cannot be opened does not keep the service from segmenting, and
+    where a client may be answered by another server next time, a private one would be of no use."""
+    if settings.replicated and settings.results is None:
+        yield Results(None)
+        return
     with ExitStack() as stack:
         try:
             store = stack.enter_context(open_store(settings.results, settings.results_seconds, settings.results_bytes))

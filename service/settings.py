@@ -75,6 +75,11 @@ class Settings(BaseSettings):
         None,
         description="Folder for which models are loaded; by default a private temporary one, forgotten at the end.",
     )
+    replicated: bool = Field(
+        False,
+        description="One of several servers behind one address: loading and unloading models is refused (409), and "
+        "without a place that all share, no results are kept.",
+    )
     results: str | None = Field(
         None,
         description="Where results are kept: off, dir:PATH or redis://HOST; by default a private temporary folder.",

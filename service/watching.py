@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from service.desired import Desired, State
-from service.errors import DeadlineExceeded, StateUnavailable
+from service.errors import DeadlineExceeded, NotPossible, StateUnavailable
 from service.repository import Repository
 
 logger = logging.getLogger(__name__)
@@ -24,14 +24,20 @@ class Keeper:
     """Keeps a repository up with its folder and with what an administrator asks for."""
 
     def __init__(
-        self, repository: Repository, state: State | None, seconds: float, changed: Callable[[], None] = lambda: None
+        self,
+        repository: Repository,
+        state: State | None,
+        seconds: float,
+        changed: Callable[[], None] = lambda: None,
+        replicated: bool = False,
     ) -> None:
-        """`seconds`: between two looks at the folder, 0 for never. Without a state nobody can ask for anything.
-        `changed` is called after each look."""
+        """`seconds`: between two looks at the folder, 0 for never. Without a state nobody can ask for anything, nor
+        where the server is one of several, which would not hear of it. `changed` is called after each look."""
         self._repository = repository
         self._state = state
         self._seconds = seconds
         self._changed = changed
+        self._replicated = replicated
         self._complaint = ""
 
     async def load(self) -> Desired:
@@ -62,8 +68,13 @@ class Keeper:
     async def change(self, name: str, load: bool, seconds: float = AGREE_SECONDS) -> None:
         """Load or unload a model in all processes, and wait until they have, for so many seconds at most.
 
-        Raises StateUnavailable, or DeadlineExceeded with the processes that have not.
+        Raises NotPossible, StateUnavailable, or DeadlineExceeded with the processes that have not.
         """
+        if self._replicated:
+            raise NotPossible(
+                "this is one of several servers behind one address, and the others would not hear of it: change the "
+                "model folder that they share, which all of them watch"
+            )
         if self._state is None:
             raise StateUnavailable("this server has no place for which models are loaded; its log says why")
         desired = await asyncio.to_thread(self._state.change, name, load)

@@ -312,6 +312,14 @@ def test_other_answers_are_final(status: int) -> None:
         assert len(asked) == 1
 
 
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_where_what_stands_before_the_service_answers_it_is_asked_again(status: int) -> None:
+    gone = (status, {"Content-Type": "text/plain"}, b"The actor died unexpectedly before finishing this task.")
+    with scripted(gone, GOOD) as (url, asked), Client(url) as client:
+        assert client.models() == ()
+        assert len(asked) == 2
+
+
 def test_a_broken_connection_is_tried_again() -> None:
     with scripted(None, GOOD) as (url, asked), Client(url) as client:
         client.models()

@@ -65,7 +65,7 @@ INFERRED: Responses = {
 }
 
 
-CHANGED = plain(400, 403, 404, 500, 503, 504)
+CHANGED = plain(400, 403, 404, 409, 500, 503, 504)
 
 WITH_KEY: dict[str, Any] = {"security": list(KEY)}
 
