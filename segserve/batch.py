@@ -1,21 +1,17 @@
-"""Pictures and an engine in, files and a report out: several at once, each whole or not at all, until told to stop."""
+"""Pictures and a crew in, results and a report out: several at once, each whole or not at all, until told to stop."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Event
+from typing import Protocol, TypeAlias
 
-from segserve.answers import File
-from segserve.engine import Engine, Wanted
-from segserve.errors import SegserveClientError, Unreachable
+from segserve.errors import Unreachable
 from segserve.inputs import Item
-from segserve.journal import Entry, Journal, Source
-from segserve.views import file_name
+from segserve.work import Done, Failure, Work
 
 AHEAD = 2
 """Pictures that are handed out for each one that is worked on, so that no thread waits for the next."""
@@ -26,43 +22,58 @@ SILENT = 3
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """What will not let any further file be written."""
 
-
-@dataclass(frozen=True)
-class Failure:
-    """A picture or folder of which nothing came, and why."""
-
-    path: str
-    reason: str
-    error: Exception | None = None
+Came: TypeAlias = Done | Failure | None
+"""What came of a picture; None where a stop was asked for first."""
 
 
-@dataclass(frozen=True)
-class Work:
-    """What is done to each picture, in any thread."""
+class Crew(Protocol):
+    """Works on `jobs` pictures at once."""
 
-    engine: Engine
-    wanted: Wanted
-    out: Path
-    stop: Event
+    @property
+    def jobs(self) -> int:
+        """How many."""
 
-    def __call__(self, item: Item) -> Entry | Failure | None:
-        """The entry of a picture whose files are in place, or why it failed; None once a stop was asked for."""
-        if self.stop.is_set():
-            return None
-        try:
-            source = Source.of(item.path)
-            outcome = self.engine(item.path.read_bytes(), self.wanted)
-            named = {view: (file_name(item.stem, view, file), file) for view, file in outcome.files.items()}
-            _write(self.out, dict(named.values()))
-        except SegserveClientError as error:
-            return Failure(str(item.path), str(error), error)
-        except OSError as error:
-            where = f" ({error.filename})" if error.filename and error.filename != str(item.path) else ""
-            return Failure(str(item.path), f"{error.strerror or error}{where}", error)
-        except Exception as error:  # whatever a foreign graph may do, it does to one picture
-            return Failure(str(item.path), repr(error), error)
-        files = {view: name for view, (name, _) in named.items()}
-        return Entry(str(item.path), outcome.width, outcome.height, outcome.shares, source, files)
+    def run(self, items: Iterable[Item]) -> Iterator[tuple[Item, Came]]:
+        """What came of each picture, in any order, while it goes on; closing the iterator ends the work."""
+
+    def close(self, wait: bool) -> None:
+        """End, with the pictures in work done or, without `wait`, dropped."""
+
+
+class Threads:
+    """A crew of threads of this process."""
+
+    def __init__(self, work: Work, jobs: int) -> None:
+        self.jobs = jobs
+        self._work = work
+        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="picture")
+
+    def run(self, items: Iterable[Item]) -> Iterator[tuple[Item, Came]]:
+        """As in `Crew`; pictures are taken up as threads come free."""
+        pending: dict[Future[Came], Item] = {}
+        for item in items:
+            pending[self._pool.submit(self._work, item)] = item
+            if len(pending) >= self.jobs * AHEAD:
+                yield from _ended(pending)
+        while pending:
+            yield from _ended(pending)
+
+    def close(self, wait: bool) -> None:
+        """As in `Crew`."""
+        self._pool.shutdown(wait=wait, cancel_futures=True)
+
+
+class Ledger(Protocol):
+    """Where it is written down what was done; used by one thread."""
+
+    def obstacle(self, item: Item) -> str | None:
+        """Why the picture's results may not be written, if so."""
+
+    def begin(self, item: Item) -> None:
+        """The picture is going to be worked on."""
+
+    def finish(self, item: Item, done: Done) -> None:
+        """All of it came. Raises OSError."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +88,13 @@ class Ran:
 
 
 class Batch:
-    """One run over many pictures; lives in the main thread, which alone writes the journal."""
+    """One run over many pictures; lives in the main thread, which alone writes the ledger."""
 
-    def __init__(self, work: Work, journal: Journal, jobs: int, tick: Callable[[], object]) -> None:
-        self._work = work
-        self._journal = journal
-        self._jobs = jobs
+    def __init__(self, crew: Crew, ledger: Ledger, stop: Event, tick: Callable[[], object]) -> None:
+        """`stop`: set by whoever wants it to end; the crew's work looks at it too."""
+        self._crew = crew
+        self._ledger = ledger
+        self._stop = stop
         self._tick = tick
         self._done = 0
         self._failed: list[Failure] = []
@@ -90,75 +102,52 @@ class Batch:
         self._trouble: str | None = None
 
     def run(self, items: Sequence[Item]) -> Ran:
-        """Segment the pictures; ends early when the work's stop is set, a second Ctrl-C comes, or nothing more can be
-        done."""
-        pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="picture")
+        """Segment the pictures; ends early when the stop is set, a second Ctrl-C comes, or nothing more can be done."""
         dropped = False
         try:
-            self._feed(pool, items)
+            for item, came in self._crew.run(self._begun(items)):
+                self._settle(item, came)
         except KeyboardInterrupt:
             dropped = True
         finally:
-            self._work.stop.set()
-            pool.shutdown(wait=not dropped, cancel_futures=True)
+            self._stop.set()
+            self._crew.close(wait=not dropped)
         return Ran(self._done, tuple(self._failed), self._trouble, dropped)
 
-    def _feed(self, pool: ThreadPoolExecutor, items: Sequence[Item]) -> None:
-        pending: dict[Future[Entry | Failure | None], Item] = {}
+    def _begun(self, items: Sequence[Item]) -> Iterator[Item]:
+        """Those that may be worked on, each written down as begun when it is asked for."""
         for item in items:
-            if self._work.stop.is_set():
-                break
-            other = self._journal.foreign(item, self._work.wanted.views)
-            if other is not None:
-                reason = f"{self._work.out / other} is there and not of this picture: --overwrite replaces it"
-                self._settle(item, Failure(str(item.path), reason))
-                continue
-            self._journal.begin(item)
-            pending[pool.submit(self._work, item)] = item
-            if len(pending) >= self._jobs * AHEAD:
-                self._collect(pending)
-        while pending:
-            self._collect(pending)
+            if self._stop.is_set():
+                return
+            obstacle = self._ledger.obstacle(item)
+            if obstacle is None:
+                self._ledger.begin(item)
+                yield item
+            else:
+                self._settle(item, Failure(item.label, obstacle))
 
-    def _collect(self, pending: dict[Future[Entry | Failure | None], Item]) -> None:
-        for future in wait(pending, return_when=FIRST_COMPLETED).done:
-            self._settle(pending.pop(future), future.result())
-
-    def _settle(self, item: Item, came: Entry | Failure | None) -> None:
+    def _settle(self, item: Item, came: Came) -> None:
         if came is None:
             return
         self._tick()
-        if isinstance(came, Entry):
-            self._journal.finish(item, came)
+        if isinstance(came, Done):
+            self._ledger.finish(item, came)
             self._done += 1
             self._silent = 0
             return
         self._failed.append(came)
         self._silent = self._silent + 1 if isinstance(came.error, Unreachable) else 0
-        if self._silent >= self._jobs + SILENT:
+        if self._silent >= self._crew.jobs + SILENT:
             self._give_up("the server has gone")
         if isinstance(came.error, OSError) and came.error.errno in FULL:
             self._give_up("nothing more can be written")
 
     def _give_up(self, why: str) -> None:
         self._trouble = self._trouble or why
-        self._work.stop.set()
+        self._stop.set()
 
 
-def _write(out: Path, files: dict[str, File]) -> None:
-    """Write files under `out`, each under another name first: none is ever there in part. Raises OSError."""
-    parts: list[tuple[Path, Path]] = []
-    try:
-        for name, file in files.items():
-            path = out / name
-            part = path.with_name(f".{path.name}.part")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            parts.append((part, path))
-            part.write_bytes(file.content)
-        for part, path in parts:
-            part.replace(path)
-    except OSError:
-        for part, _ in parts:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-        raise
+def _ended(pending: dict[Future[Came], Item]) -> Iterator[tuple[Item, Came]]:
+    """Those that are done, once one is; they are pending no more."""
+    for future in wait(pending, return_when=FIRST_COMPLETED).done:
+        yield pending.pop(future), future.result()

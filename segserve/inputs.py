@@ -10,44 +10,88 @@ from pathlib import Path, PurePath
 
 import click
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-"""What pictures in a folder are called; a file that is named itself may be called anything."""
+from segserve.containers import SUFFIXES, Member, members
 
 
 @dataclass(frozen=True)
 class Item:
-    """A picture: its `path` as the user would write it, and the `stem` of its results' names under OUT, with `/`."""
+    """A picture: its file's `path` as the user would write it, where in that it lies (None: it is the file), and the
+    `stem` of its results' names under OUT, with `/`."""
 
     path: Path
     stem: str
+    member: Member | None = None
+
+    @property
+    def label(self) -> str:
+        """What the user would know it by."""
+        return str(self.path) if self.member is None else f"{self.path}:{self.member.name}"
+
+    @property
+    def source(self) -> str:
+        """What tells it from every other one."""
+        whole = str(self.path.resolve())
+        return whole if self.member is None else f"{whole}:{self.member.name}"
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A folder that cannot be listed, and why."""
+    """A folder or a picture that cannot be read, and why."""
 
-    path: Path
+    label: str
     reason: str
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A picture, and its place among the results."""
+
+    path: Path
+    relative: PurePath
+    member: Member | None = None
+
+    @property
+    def label(self) -> str:
+        return Item(self.path, "", self.member).label
+
+
 def find(paths: Sequence[Path], out: Path) -> tuple[list[Item], list[Unreadable]]:
-    """The pictures in `paths`, in order, each once: files as they are, folders with all that is below them.
+    """The pictures in `paths`, in order, each once: files as they are, folders with all that is below them, tars and
+    Parquet tables that are named themselves with all that is in them.
 
     Left out are hidden files and folders, and `out` where it lies inside. Two pictures that differ only in their suffix
-    keep it in the stem. Raises click.UsageError where two would still be called the same.
+    keep it in the stem. Raises click.UsageError where two would still be called the same, click.ClickException for a
+    tar or table that is not as it must be.
     """
     unreadable: list[Unreadable] = []
-    found: dict[Path, tuple[Path, PurePath]] = {}
+    found: dict[str, _Found] = {}
     for path in paths:
-        inside = _walk(path, out.resolve(), unreadable) if path.is_dir() else [(path, PurePath(path.name))]
-        for file, relative in inside:
-            found.setdefault(file.resolve(), (file, relative))
+        for one in _walk(path, out.resolve(), unreadable) if path.is_dir() else _inside(path, unreadable):
+            found.setdefault(Item(one.path, "", one.member).source, one)
     return _named(list(found.values()), out), unreadable
 
 
-def _walk(root: Path, out: Path, unreadable: list[Unreadable]) -> Iterator[tuple[Path, PurePath]]:
+def _inside(path: Path, unreadable: list[Unreadable]) -> Iterator[_Found]:
+    """The file itself, or what it holds."""
+    try:
+        held = members(path)
+    except OSError as error:
+        unreadable.append(Unreadable(str(path), error.strerror or repr(error)))
+        return
+    if held is None:
+        yield _Found(path, PurePath(path.name))
+        return
+    for member in held:
+        one = _Found(path, PurePath(path.stem) / member.name, member)
+        if one.relative.is_relative_to(path.stem) and ".." not in one.relative.parts:
+            yield one
+        else:
+            unreadable.append(Unreadable(one.label, "its name leads out of the folder of results"))
+
+
+def _walk(root: Path, out: Path, unreadable: list[Unreadable]) -> Iterator[_Found]:
     def note(error: OSError) -> None:
-        unreadable.append(Unreadable(Path(error.filename), error.strerror or repr(error)))
+        unreadable.append(Unreadable(error.filename, error.strerror or repr(error)))
 
     for folder, below, names in os.walk(root, onerror=note):
         here = Path(folder)
@@ -55,13 +99,13 @@ def _walk(root: Path, out: Path, unreadable: list[Unreadable]) -> Iterator[tuple
         for name in sorted(names):
             if not name.startswith(".") and PurePath(name).suffix.lower() in SUFFIXES:
                 file = here / name
-                yield file, file.relative_to(root)
+                yield _Found(file, file.relative_to(root))
 
 
-def _named(files: Sequence[tuple[Path, PurePath]], out: Path) -> list[Item]:
+def _named(files: Sequence[_Found], out: Path) -> list[Item]:
     """The items; where a stem is not the only one of its kind, it is the whole file name."""
-    stems = [relative.with_suffix("").as_posix() for _, relative in files]
-    whole = [relative.as_posix() for _, relative in files]
+    stems = [file.relative.with_suffix("").as_posix() for file in files]
+    whole = [file.relative.as_posix() for file in files]
     while True:
         count = Counter(stem.casefold() for stem in stems)
         shared = [index for index, stem in enumerate(stems) if count[stem.casefold()] > 1]
@@ -71,9 +115,9 @@ def _named(files: Sequence[tuple[Path, PurePath]], out: Path) -> list[Item]:
         for index in short:
             stems[index] = whole[index]
     if shared:
-        one, other = (files[index][0] for index in shared if stems[index].casefold() == stems[shared[0]].casefold())
+        one, other = (files[index].label for index in shared if stems[index].casefold() == stems[shared[0]].casefold())
         raise click.UsageError(
             f"the results of {one} and {other} would have the same names in {out}: segment them in two runs, each "
             "with an -o of its own"
         )
-    return [Item(path, stem) for (path, _), stem in zip(files, stems, strict=True)]
+    return [Item(file.path, stem, file.member) for file, stem in zip(files, stems, strict=True)]

@@ -20,6 +20,9 @@ from segserve.views import file_names
 
 NAME = ".segserve.jsonl"
 
+FILES, PARQUET = "files", "parquet"
+"""What results are: files of each picture, or rows of tables."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -29,21 +32,23 @@ class Run:
     version: int
     alpha: float | None
     classes: tuple[str, ...] | None
+    format: str = FILES
 
 
 @dataclass(frozen=True)
 class Source:
-    """A picture's file as it was: its absolute path, its size in bytes, and when it was changed."""
+    """A picture's file as it was: its absolute path (and where in it the picture lies), its size in bytes, and when it
+    was changed."""
 
     path: str
     bytes: int
     mtime_ns: int
 
     @classmethod
-    def of(cls, path: Path) -> Source:
+    def of(cls, item: Item) -> Source:
         """Raises OSError."""
-        status = path.stat()
-        return cls(str(path.resolve()), status.st_size, status.st_mtime_ns)
+        status = item.path.stat()
+        return cls(item.source, status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class _Read:
             match said:
                 case {"run": run, "columns": columns}:
                     classes = None if run["classes"] is None else tuple(run["classes"])
-                    self.run = Run(run["model"], run["version"], run["alpha"], classes)
+                    self.run = Run(run["model"], run["version"], run["alpha"], classes, run.get("format", FILES))
                     self.columns = tuple(columns)
                 case {"begun": stem, "source": source}:
                     self.begun[stem] = source
@@ -112,25 +117,28 @@ class Journal:
         if entry is None or not set(views) <= set(entry.files):
             return False
         try:
-            unchanged = Source.of(item.path) == entry.source
+            unchanged = Source.of(item) == entry.source
         except OSError:
             return False
         return unchanged and all((self._out / entry.files[view]).is_file() for view in views)
 
+    def entry(self, item: Item) -> Entry | None:
+        """What was written of the picture when it was done, if it was."""
+        return self._read.done.get(item.stem)
+
     def foreign(self, item: Item, views: Iterable[str]) -> str | None:
         """The name of a file that is in the way of the picture's own and does not come from it, if there is one."""
-        if self._overwrite or self._read.begun.get(item.stem) == str(item.path.resolve()):
+        if self._overwrite or self._read.begun.get(item.stem) == item.source:
             return None
         return next((name for name in file_names(item.stem, views) if (self._out / name).exists()), None)
 
     def begin(self, item: Item) -> None:
         """The picture's files may appear from now on."""
-        source = str(item.path.resolve())
-        self._read.begun[item.stem] = source
+        self._read.begun[item.stem] = item.source
         earlier = self._read.done.pop(item.stem, None)
         if earlier is not None:
             self._earlier[item.stem] = earlier
-        self._write({"begun": item.stem, "source": source})
+        self._write({"begun": item.stem, "source": item.source})
 
     def finish(self, item: Item, entry: Entry) -> None:
         """The picture's files are all in place. Those of an earlier run stay where the picture is the same as then, and
@@ -143,6 +151,13 @@ class Journal:
                 (self._out / name).unlink(missing_ok=True)
         self._read.done[item.stem] = entry
         self._write({"done": item.stem, "entry": asdict(entry)})
+
+    def forget(self, file: str) -> None:
+        """Whoever has a file of that name is not done."""
+        for stem, entry in list(self._read.done.items()):
+            if file in entry.files.values():
+                del self._read.done[stem]
+                self._write({"begun": stem, "source": entry.source.path})
 
     def _write(self, said: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(said, ensure_ascii=False) + "\n")

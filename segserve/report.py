@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from segserve.batch import Failure, Ran
+from segserve.batch import Ran
 from segserve.interrupt import INTERRUPTED
 from segserve.progress import clock
+from segserve.work import Failure
 
 
 @dataclass(frozen=True)

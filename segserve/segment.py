@@ -12,17 +12,20 @@ from typing import NoReturn
 
 import click
 
-from segserve.batch import Batch, Failure, Work
+from segserve.batch import Batch, Crew, Threads
+from segserve.containers import SUFFIXES
 from segserve.engine import Engine, Wanted
 from segserve.errors import SegserveClientError
-from segserve.inputs import SUFFIXES, Item, find
+from segserve.inputs import Item, find
 from segserve.interrupt import INTERRUPTED, interruptible
-from segserve.journal import NAME, Run, open_journal
+from segserve.journal import FILES, NAME, PARQUET, Run, open_journal
+from segserve.ledger import ROWS, FileLedger, TableLedger
 from segserve.options import check_place, complete_model, place_options
 from segserve.progress import progress
 from segserve.report import Report, Target
-from segserve.summary import check_summary, write_summary
+from segserve.summary import check_summary, need_pyarrow, write_summary
 from segserve.views import complete_views, parse_views
+from segserve.work import Failure, Work
 
 REMOTE_JOBS = 4
 """Pictures at once against a server, which has its own idea of how many it works on."""
@@ -66,6 +69,16 @@ class Place:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Table of class shares, .csv or .parquet.  [default: OUT/summary.csv]",
 )
+@click.option(
+    "--format",
+    type=click.Choice((FILES, PARQUET)),
+    default=FILES,
+    show_default=True,
+    help="Files of each picture, or tables with a row for each: class shares, and the mask run-length encoded.",
+)
+@click.option(
+    "--ray", "on_ray", is_flag=True, help="Work on the machines of a Ray cluster: RAY_ADDRESS, or a local one."
+)
 @click.option("--overwrite", is_flag=True, help="Make everything anew, and replace files that are in the way.")
 @click.option("--progress/--no-progress", "bar", default=None, help="A progress bar.  [default: on a terminal]")
 @click.option("--json", "as_json", is_flag=True, help="Print a report for programs on stdout.")
@@ -82,24 +95,33 @@ def segment(
     classes: str | None,
     jobs: int | None,
     summary: Path | None,
+    format: str,  # noqa: A002 - the option's name
+    on_ray: bool,
     overwrite: bool,
     bar: bool | None,
     as_json: bool,
 ) -> None:
-    """Segment pictures, and all pictures in folders, with the models of a folder or of a server.
+    """Segment pictures, and all pictures in folders, in tars (WebDataset) and in Parquet tables that are named, with
+    the models of a folder or of a server.
 
     The results are OUT/NAME.VIEW.*, in folders like those of the pictures. Stopped by whatever it may be, the same
     command goes on where it was.
     """
     check_place(url, models)
+    if on_ray and url is not None:
+        raise click.UsageError("--ray works with the models of a folder, --url asks a server: name one of them")
+    if format == PARQUET:
+        need_pyarrow("--format parquet", "leave it away for files")
+        views = ("rle",)
     target = Target(out, summary or out / "summary.csv", overwrite)
     items, unlisted = _inputs(paths, target)
     wanted = Wanted(views, alpha, _words(classes))
     with interruptible() as stop:
         try:
             engine = _engine(Place(url, key, models), model, version, wanted, jobs)
-            count = jobs or (_cores() if url is None else REMOTE_JOBS)
-            report = _segment(items, unlisted, Work(engine, wanted, out, stop), target, count, bar)
+            work = Work(engine, wanted, out, stop, format == PARQUET)
+            crew = _ray_crew(work, jobs) if on_ray else Threads(work, jobs or _jobs(url))
+            report = _segment(items, unlisted, work, crew, target, bar)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command goes on where this one was", err=True)
             _leave(INTERRUPTED)
@@ -127,7 +149,7 @@ def _inputs(paths: Sequence[Path], target: Target) -> tuple[list[Item], list[Fai
             f"{target.summary} is there and not of an earlier run: --overwrite replaces it, --summary names another"
         )
     items, unreadable = find(paths, out)
-    unlisted = [Failure(str(folder.path), folder.reason) for folder in unreadable]
+    unlisted = [Failure(one.label, one.reason) for one in unreadable]
     if not items and not unlisted:
         kinds = ", ".join(sorted(SUFFIXES))
         raise click.ClickException(f"{', '.join(map(str, paths))}: there are no pictures ({kinds})")
@@ -153,24 +175,41 @@ def _engine(place: Place, model: str | None, version: int | None, wanted: Wanted
     return open_remote(place.url, place.key, model, version, wanted)
 
 
-def _cores() -> int:
+def _jobs(url: str | None) -> int:
+    if url is not None:
+        return REMOTE_JOBS
     from segserve.local import usable_cores  # noqa: PLC0415 - as above
 
     return usable_cores()
 
 
+def _ray_crew(work: Work, jobs: int | None) -> Crew:
+    from segserve.local import LocalEngine  # noqa: PLC0415 - as above
+    from segserve.ray_crew import Order, RayCrew  # noqa: PLC0415 - Ray is there only where it is asked for
+
+    assert isinstance(work.engine, LocalEngine)
+    folder, model, version = work.engine.settings.models.resolve(), work.engine.model, work.engine.version
+    return RayCrew(Order(folder, model, version, work.wanted, work.out.resolve(), work.rows), jobs, work.stop)
+
+
 def _segment(
-    items: Sequence[Item], unlisted: Sequence[Failure], work: Work, target: Target, jobs: int, bar: bool | None
+    items: Sequence[Item], unlisted: Sequence[Failure], work: Work, crew: Crew, target: Target, bar: bool | None
 ) -> Report:
     """Segment what is not done yet, and write the table of all that is. Raises click.UsageError, OSError."""
     engine, wanted = work.engine, work.wanted
-    run = Run(engine.model, engine.version, wanted.alpha, wanted.classes)
+    run = Run(engine.model, engine.version, wanted.alpha, wanted.classes, PARQUET if work.rows else FILES)
     start = monotonic()
     with open_journal(target.out, run, engine.classes, target.overwrite) as journal:
-        todo = [item for item in items if not journal.is_done(item, wanted.views)]
+        ledger = (
+            TableLedger(journal, target.out, target.overwrite)
+            if work.rows
+            else FileLedger(journal, target.out, wanted.views)
+        )
+        todo = [item for item in items if not journal.is_done(item, (ROWS,) if work.rows else wanted.views)]
         skipped = len(items) - len(todo)
         with progress(len(items), skipped, bar) as tick:
-            ran = Batch(work, journal, jobs, tick).run(todo)
+            ran = Batch(crew, ledger, work.stop, tick).run(todo)
+        ledger.close()
         write_summary(target.summary, journal.columns, journal.entries)
     failed = (*unlisted, *ran.failed)
     left = len(todo) - ran.done - len(ran.failed)

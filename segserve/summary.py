@@ -18,10 +18,16 @@ def check_summary(path: Path) -> None:
     """Raise click.UsageError for a file name of no known kind, click.ClickException where a package is missing."""
     if path.suffix not in (".csv", ".parquet"):
         raise click.UsageError(f"--summary {path}: name a file that ends in .csv or .parquet")
-    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+    if path.suffix == ".parquet":
+        need_pyarrow(f"--summary {path}", "name a .csv file")
+
+
+def need_pyarrow(option: str, otherwise: str) -> None:
+    """Raise click.ClickException where Parquet cannot be written."""
+    if find_spec("pyarrow") is None:
         raise click.ClickException(
-            f"--summary {path}: Parquet needs the package pyarrow, which is not installed: `pip install pyarrow`, "
-            "or name a .csv file"
+            f"{option}: Parquet needs the package pyarrow, which is not installed: `pip install pyarrow`, or "
+            f"{otherwise}"
         )
 
 
