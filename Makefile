@@ -8,7 +8,7 @@ MODEL ?= models/camvid-lite/1
 DATA ?= data/camvid
 RUN ?= runs/train
 
-.PHONY: help serve test test-environment test-container test-nets test-cluster tools lint train openapi bench bench-kernel bench-export bench-soak bench-overload bench-swap test-soak clean
+.PHONY: help serve test test-environment test-container test-nets test-cluster tools lint train openapi bench bench-kernel bench-export bench-soak bench-overload bench-cluster bench-swap test-soak clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -28,8 +28,8 @@ test-container: $(VENV)/.dev ## Build the image and run it, without a container 
 test-nets: $(VENV)/.dev ## Export nets of other libraries, which it installs beside the project, and compare them
 	$(BIN)/pytest tests/nets
 
-test-cluster: $(VENV)/.dev ## Hold what the Helm chart gives KServe against KServe's own package, which it installs beside the project
-	$(BIN)/pytest tests/cluster
+test-cluster: $(VENV)/.dev ## Ray on two nodes, of which some die, for longer; the Helm chart against KServe's package, which it installs
+	$(BIN)/pytest -rP tests/cluster
 
 tools: $(VENV)/.dev ## Install the training and export tools as well (PyTorch: gigabytes on some systems)
 
@@ -61,6 +61,9 @@ test-soak: bench-soak ## The same as a test: fails where an answer is not as doc
 
 bench-overload: $(VENV)/.dev ## Offer ten times the requests that the server can answer
 	$(BIN)/python -m benchmarks.overload
+
+bench-cluster: $(VENV)/.dev ## Measure two Ray nodes beside one, for requests and for batches (20 minutes)
+	$(BIN)/python -m benchmarks.cluster
 
 bench-swap: $(VENV)/.dev ## Change the versions of ENet and SegNet under load
 	$(BIN)/python -m benchmarks.swap
