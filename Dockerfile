@@ -49,6 +49,12 @@ ENV NUMBA_CPU_NAME=generic \
     NUMBA_CACHE_LOCATOR_CLASSES=service.compiled.BuiltIn
 RUN /opt/segserve/bin/python -P -m service.warm
 COPY --chmod=644 deploy/healthcheck.py /opt/segserve/
+# What the image is made of: Debian's packages, Python's and the models, with their licences.
+COPY --from=python /var/lib/dpkg/status /inventory/var/lib/dpkg/status
+COPY --from=models /models /inventory/models
+COPY deploy/sbom.py deploy/
+RUN ln -s /opt /inventory/opt \
+    && tools/bin/python deploy/sbom.py /inventory > /opt/segserve/sbom.cdx.json
 
 FROM python
 COPY --from=build /opt/segserve /opt/segserve

@@ -1,5 +1,6 @@
 #!/bin/sh
-# pyproject.toml in, deploy/requirements.txt (what serves) and deploy/build-requirements.txt (what builds the wheel) out.
+# pyproject.toml in, deploy/requirements.txt (what serves) and deploy/build-requirements.txt (what builds the wheel, and
+# lists what is in the image) out.
 # Versions that are locked and still fit stay; `deploy/lock.sh --upgrade` takes the newest ones. Needs uv.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,5 +11,5 @@ lock() {
 }
 
 lock "$@" pyproject.toml --output-file deploy/requirements.txt
-python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' |
+python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], "cyclonedx-python-lib>=11,<12", sep="\n")' |
     lock "$@" - --output-file deploy/build-requirements.txt

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -29,7 +31,7 @@ INSTRUCTIONS = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", DOCKERFILE, flags=re
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCKS = {
     "requirements.txt": PROJECT["project"]["dependencies"],
-    "build-requirements.txt": PROJECT["build-system"]["requires"],
+    "build-requirements.txt": [*PROJECT["build-system"]["requires"], "cyclonedx-python-lib>=11,<12"],
 }
 
 
@@ -239,3 +241,37 @@ def test_the_image_keeps_default_and_pins_of_the_models_that_it_holds(
     choose(tmp_path / "from", tmp_path / "to", names)
     policy = tmp_path / "to" / "repository.json"
     assert (json.loads(policy.read_text()) if policy.exists() else None) == kept
+
+
+def test_the_bill_of_materials_names_packages_and_models_with_their_licences(tmp_path: Path) -> None:
+    (tmp_path / "var/lib/dpkg").mkdir(parents=True)
+    stanzas = ("python3.13", "install ok installed"), ("gone", "deinstall ok config-files")
+    (tmp_path / "var/lib/dpkg/status").write_text(
+        "".join(f"Package: {name}\nStatus: {status}\nArchitecture: amd64\nVersion: 1-2\n\n" for name, status in stanzas)
+    )
+    site = tmp_path / "opt/segserve/lib/python3.13/site-packages"
+    for name, licence in (("segserve", "License-Expression: Apache-2.0"), ("old", "Classifier: License :: OSI :: Old")):
+        (site / f"{name}-1.0.dist-info").mkdir(parents=True)
+        (site / f"{name}-1.0.dist-info" / "METADATA").write_text(
+            f"Metadata-Version: 2.4\nName: {name}\nVersion: 1.0\n{licence}\n"
+        )
+    write_bundle(tmp_path / "models")
+    done = subprocess.run([sys.executable, DEPLOY / "sbom.py", tmp_path], capture_output=True, text=True, check=True)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(done.stdout) is None
+    bill = json.loads(done.stdout)
+    assert bill["metadata"]["component"]["purl"] == "pkg:pypi/segserve@1.0"
+    found = {part["name"]: part for part in bill["components"]}
+    assert set(found) == {"python3.13", "old", "rgb"}
+    assert found["python3.13"]["purl"] == "pkg:deb/debian/python3.13@1-2?arch=amd64"
+    assert found["old"]["licenses"] == [{"license": {"name": "Old"}}]
+    assert found["rgb"]["licenses"] == [{"license": {"id": "Apache-2.0"}}]
+    assert {file["name"] for file in found["rgb"]["components"]} == {"model.onnx", "golden.npz"}
+
+
+def test_a_root_without_the_service_gets_no_bill(tmp_path: Path) -> None:
+    (tmp_path / "var/lib/dpkg").mkdir(parents=True)
+    (tmp_path / "var/lib/dpkg/status").write_text(
+        "Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n"
+    )
+    done = subprocess.run([sys.executable, DEPLOY / "sbom.py", tmp_path], capture_output=True, text=True, check=False)
+    assert (done.returncode, "segserve is not installed" in done.stderr) == (1, True)

@@ -191,6 +191,20 @@ def test_results_are_shared_by_redis_however_it_is_named() -> None:
     assert results({"secret": "s"})["valueFrom"]["secretKeyRef"] == {"name": "s", "key": "url"}
 
 
+@pytest.mark.parametrize(
+    ("values", "several"),
+    [
+        ({}, None),
+        ({"replicas": 3}, "true"),
+        ({"autoscaling": {"enabled": True}}, "true"),
+        ({"replicas": 3, "settings": {"REPLICATED": "false"}}, "false"),
+    ],
+)
+def test_pods_that_may_be_several_know_it(values: dict[str, Any], several: str | None) -> None:
+    given = {one["name"]: one.get("value") for one in Rendered.of(values).server()["env"]}
+    assert given.get("SEGSERVE_REPLICATED") == several
+
+
 @pytest.mark.parametrize(("memory", "most"), [("512Mi", "384mb"), ("2Gi", "1536mb")])
 def test_redis_leaves_itself_a_quarter_of_its_memory(memory: str, most: str) -> None:
     redis = Rendered.of({"redis": {"enabled": True, "memory": memory}}).one("Deployment", "redis")

@@ -12,6 +12,8 @@ from tempfile import TemporaryDirectory
 import httpx
 import numpy as np
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
@@ -132,6 +134,18 @@ def test_it_writes_nothing_but_results_and_those_for_itself_alone(container: Con
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {inner.name for inner in folder.iterdir()} == {"results", "state", "metrics"}
     assert {file.suffix for file in (folder / "results").iterdir()} <= {".result"}
+
+
+def test_its_bill_of_materials_lists_what_is_in_it(image: Image) -> None:
+    text = image.run("cat", "/opt/segserve/sbom.cdx.json").output
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bill = json.loads(text)
+    assert bill["metadata"]["component"]["name"] == "segserve"
+    parts = {part["name"]: part for part in bill["components"]}
+    assert {"python3", "libexpat1", "numpy", "onnxruntime", MODEL} <= set(parts)
+    assert parts[MODEL]["licenses"] == [{"license": {"name": "LicenseRef-CamVid-research-only"}}]
+    installed = image.run("dpkg-query", "--show", "--showformat", "${Package}\\n").output.split()
+    assert {name for name, part in parts.items() if part.get("purl", "").startswith("pkg:deb/")} == set(installed)
 
 
 def test_it_holds_what_serves_and_neither_torch_onnx_nor_build_tools(image: Image) -> None:

@@ -61,6 +61,7 @@ seccompProfile: { type: RuntimeDefault }
 {{- end }}
 {{- $given := dict "LOG_FORMAT" "json" }}
 {{- if .Values.gpu.enabled }}{{ $given = set $given "PROVIDERS" "cuda,cpu" }}{{ end }}
+{{- if or .Values.autoscaling.enabled .Values.kserve.enabled (gt (int .Values.replicas) 1) }}{{ $given = set $given "REPLICATED" "true" }}{{ end }}
 {{- range $name, $value := merge (deepCopy .Values.settings) $given }}
 - { name: SEGSERVE_{{ $name }}, value: {{ $value | quote }} }
 {{- end }}
