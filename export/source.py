@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,12 @@ def load_builtin(
     feed: Feed,
     net_width: int | None = None,
     weights_key: str | None = None,
+    half_weights: bool = False,
 ) -> TrainedNet:
     """The built-in net `name` with the weights in `checkpoint`.
 
     A `.safetensors` file of segserve-train says itself how wide the net is and what input it takes; for a bare state
-    dict `net_width` (None: the paper's) and `feed` do.
+    dict `net_width` (None: the paper's) and `feed` do. `half_weights`: the layers' weights are rounded to float16.
     Raises UnknownNet, or ExportError where the checkpoint does not fit the net or the classes.
     """
     # Imported here: export needs the nets only for a built-in one.
@@ -89,6 +90,8 @@ def load_builtin(
     width = recipe["net_width"] if known else net_width
     weights = read_weights(checkpoint, weights_key)
     net, channels = _fit(name, width, weights, classes)
+    state = _halved(net.state_dict()) if half_weights else net.state_dict()
+    net.load_state_dict(state)
     metrics = json.loads(notes.get("metrics", "{}"))
     output = OutputSpec(temperature=metrics.get("temperature", 1.0))
     served = ServedNet(net, spec.scale, spec.mean, spec.std).eval()
@@ -100,10 +103,15 @@ def load_builtin(
         ignore=classes.ignore,
         source=source,
         metrics=metrics,
-        state=net.state_dict(),
+        state=state,
         notes=notes,
         remarks=(str(weights),) if weights.key else (),
     )
+
+
+def _halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """With the weights of layers, nearly all there is, in half precision; what normalises them stays as it is."""
+    return {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in state.items()}
 
 
 def _trace(served: ServedNet, stride: int, spec: InputSpec) -> ExportedProgram:

@@ -107,6 +107,26 @@ def test_exporting_again_takes_the_next_version(
     assert sorted(path.name for path in (models / "streets").iterdir()) == ["1", "2"]
 
 
+def test_half_weights_take_half_the_room_and_are_those_of_the_graph(
+    exported: tuple[Result, Path], checkpoint: Path, classes: Path, tmp_path: Path
+) -> None:
+    result = export("segnet-basic", checkpoint, classes, tmp_path / "models", *NARROW, "--half-weights")
+    assert result.exit_code == 0, result.stderr
+    half, full = (models / "streets" / "1" for models in (tmp_path / "models", exported[1]))
+    sizes = [(folder / "weights.safetensors").stat().st_size for folder in (half, full)]
+    assert sizes[0] < 0.6 * sizes[1]
+    verified = CliRunner().invoke(main, ["verify", str(half)])
+    assert verified.exit_code == 0, verified.output
+    rounded = load_file(half / "weights.safetensors")
+    net = build_net("segnet-basic", 6, 8).eval()
+    net.load_state_dict(rounded)
+    picture = scene(1, 240, 320)[0]
+    wanted = TorchNet(ServedNet(net, 255, (0, 0, 0), (1, 1, 1)).eval())(picture[None]).scores
+    found = open_bundle(half, providers=("cpu",)).segmenter(picture).coarse
+    assert wanted is not None
+    assert np.mean(wanted.argmax(0) == found) >= 0.9999
+
+
 def test_a_graph_for_another_provider_has_unpooling_in_a_form_that_it_can_run(
     checkpoint: Path, classes: Path, tmp_path: Path
 ) -> None:

@@ -58,6 +58,12 @@ OPTIONS = (
     click.option("--width", type=click.IntRange(1), help="The width in pixels to bring pictures to."),
     click.option("--fit", type=click.Choice(get_args(Fit)), help="How; by default native, or stretch to a size."),
     click.option("--net-width", type=int, help="For a built-in net: channels of its first stage, if not the paper's."),
+    click.option(
+        "--half-weights",
+        is_flag=True,
+        help="For a built-in net: round its weights to float16, for a weights.safetensors of half the size; the graph "
+        "computes in float32 with the same rounded weights.",
+    ),
     click.option("--images", type=Folder, help="Pictures to prove it on."),
     click.option("--golden", type=File, help="The golden picture, at least 320x240; by default one of segserve's."),
     click.option(
@@ -135,11 +141,14 @@ def _trained(name: str, classes: ClassList, said: dict[str, Any]) -> Iterator[Tr
     _refuse(said, "not for a built-in net, whose scores take softmax", activation=None, threshold=0.5)
     if said["checkpoint"] is None:
         raise click.UsageError(f"{name} needs --checkpoint")
-    yield load_builtin(name, said["checkpoint"], classes, feed, said["net_width"], said["weights_key"])
+    yield load_builtin(
+        name, said["checkpoint"], classes, feed, said["net_width"], said["weights_key"], said["half_weights"]
+    )
 
 
 def _request(name: str, feed: Feed, said: dict[str, Any]) -> Request:
     _refuse(said, "for a built-in net alone; --arg gives your factory its arguments", net_width=None)
+    _refuse(said, "for a built-in net alone", half_weights=False)
     if name.endswith(".pt2"):
         _refuse(
             said,
