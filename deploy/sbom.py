@@ -75,7 +75,11 @@ def _models(root: Path) -> Iterator[Component]:
     for path in sorted(root.glob(MODELS)):
         manifest = json.loads(path.read_text())
         name, version = manifest["name"], str(manifest["version"])
-        files = [(file, digest) for file, digest in sorted(manifest["sha256"].items()) if (path.parent / file).exists()]
+        files = [
+            (file, digest)
+            for file, digest in sorted(manifest.get("sha256", {}).items())
+            if (path.parent / file).exists()
+        ]
         yield Component(
             type=ComponentType.MACHINE_LEARNING_MODEL,
             name=name,

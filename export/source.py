@@ -90,12 +90,15 @@ def load_builtin(
     width = recipe["net_width"] if known else net_width
     weights = read_weights(checkpoint, weights_key)
     net, channels = _fit(name, width, weights, classes)
-    state = _halved(net.state_dict()) if half_weights else net.state_dict()
-    net.load_state_dict(state)
+    state = net.state_dict()
+    if half_weights:
+        state = _halved(state)
+        net.load_state_dict(state)
     metrics = json.loads(notes.get("metrics", "{}"))
     output = OutputSpec(temperature=metrics.get("temperature", 1.0))
     served = ServedNet(net, spec.scale, spec.mean, spec.std).eval()
     source = {"net": name} | ({"net_width": width} if width else {}) | ({"recipe": recipe} if recipe else {})
+    source |= {"weights": "rounded to float16"} if half_weights else {}
     return TrainedNet(
         candidates=(Candidate(_trace(served, stride, spec), spec, output),),
         reference=TorchNet(served),

@@ -26,6 +26,10 @@ Came: TypeAlias = Done | Failure | None
 """What came of a picture; None where a stop was asked for first."""
 
 
+class CrewLost(Exception):
+    """Nobody is left to work; the message says why."""
+
+
 class Crew(Protocol):
     """Works on `jobs` pictures at once."""
 
@@ -34,7 +38,7 @@ class Crew(Protocol):
         """How many."""
 
     def run(self, items: Iterable[Item]) -> Iterator[tuple[Item, Came]]:
-        """What came of each picture, in any order, while it goes on; closing the iterator ends the work."""
+        """What came of each picture, in any order, while it goes on. Raises CrewLost."""
 
     def close(self, wait: bool) -> None:
         """End, with the pictures in work done or, without `wait`, dropped."""
@@ -107,6 +111,8 @@ class Batch:
         try:
             for item, came in self._crew.run(self._begun(items)):
                 self._settle(item, came)
+        except CrewLost as error:
+            self._give_up(str(error))
         except KeyboardInterrupt:
             dropped = True
         finally:

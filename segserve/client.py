@@ -110,7 +110,7 @@ class Client:
 
     `key`: an API key, where the service wants one. `timeout`: the seconds that a call may take, repetitions included.
     `retries`: how often a call is repeated that the service is too busy for (429, 503; it waits as long as Retry-After
-    says), or whose connection broke. Raises ValueError where one of them cannot be.
+    says), that a proxy answers in its place (5xx), or whose connection broke. Raises ValueError where one cannot be.
     """
 
     def __init__(

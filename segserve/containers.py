@@ -21,6 +21,8 @@ COLUMN = "image"
 """The column of pictures in a table: the bytes of their files, or as Hugging Face's `datasets` writes it, a struct
 with `bytes`."""
 
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+
 KEPT = 2
 """Row groups in memory: rows are asked for in order, by threads of which some are still at the one before."""
 
@@ -50,8 +52,10 @@ Member: TypeAlias = TarMember | TableRow
 def members(path: Path) -> Sequence[Member] | None:
     """The pictures in a file, in order; None where it is no container by its suffix.
 
-    Raises OSError, and click.ClickException where it is not as it must be.
+    Raises OSError where it cannot be read or is not as it must be, click.ClickException where a package is missing.
     """
+    if path.name.lower().endswith(COMPRESSED):
+        raise OSError("is a compressed tar, in which pictures cannot be found one by one: decompress it first")
     match path.suffix.lower():
         case ".tar":
             return list(_tar_members(path))
@@ -70,16 +74,14 @@ def _tar_members(path: Path) -> Iterator[TarMember]:
                 if info.isfile() and name.suffix.lower() in SUFFIXES and name.stem and "." not in name.stem:
                     yield TarMember(info.name, info.offset_data, info.size)
     except tarfile.TarError as error:
-        raise click.ClickException(f"{path}: is no tar, or a compressed or damaged one: {error}") from error
+        raise OSError(f"is no tar, or a compressed or damaged one: {error}") from error
 
 
 def _table_rows(path: Path) -> Iterator[TableRow]:
     with _opened(path) as table:
         names = table.schema_arrow.names
         if COLUMN not in names:
-            raise click.ClickException(
-                f"{path}: has no column {COLUMN!r} with the pictures' bytes; it has {', '.join(names)}"
-            )
+            raise OSError(f"has no column {COLUMN!r} with the pictures' bytes; it has {', '.join(names)}")
         counts = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
     number = 0
     for group, count in enumerate(counts):
@@ -148,4 +150,4 @@ def _opened(path: Path) -> Any:
     try:
         return pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
-        raise click.ClickException(f"{path}: is no Parquet file, or a damaged one: {error}") from error
+        raise OSError(f"is no Parquet file, or a damaged one: {error}") from error

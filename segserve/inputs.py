@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePath
 
 import click
@@ -27,7 +28,7 @@ class Item:
         """What the user would know it by."""
         return str(self.path) if self.member is None else f"{self.path}:{self.member.name}"
 
-    @property
+    @cached_property
     def source(self) -> str:
         """What tells it from every other one."""
         whole = str(self.path.resolve())
@@ -60,8 +61,7 @@ def find(paths: Sequence[Path], out: Path) -> tuple[list[Item], list[Unreadable]
     Parquet tables that are named themselves with all that is in them.
 
     Left out are hidden files and folders, and `out` where it lies inside. Two pictures that differ only in their suffix
-    keep it in the stem. Raises click.UsageError where two would still be called the same, click.ClickException for a
-    tar or table that is not as it must be.
+    keep it in the stem. Raises click.UsageError where two would still be called the same.
     """
     unreadable: list[Unreadable] = []
     found: dict[str, _Found] = {}
@@ -76,17 +76,24 @@ def _inside(path: Path, unreadable: list[Unreadable]) -> Iterator[_Found]:
     try:
         held = members(path)
     except OSError as error:
-        unreadable.append(Unreadable(str(path), error.strerror or repr(error)))
+        unreadable.append(Unreadable(str(path), error.strerror or str(error)))
         return
     if held is None:
         yield _Found(path, PurePath(path.name))
         return
     for member in held:
         one = _Found(path, PurePath(path.stem) / member.name, member)
-        if one.relative.is_relative_to(path.stem) and ".." not in one.relative.parts:
-            yield one
-        else:
+        if not one.relative.is_relative_to(path.stem) or ".." in one.relative.parts:
             unreadable.append(Unreadable(one.label, "its name leads out of the folder of results"))
+        elif one.label != _printable(one.label):
+            unreadable.append(Unreadable(_printable(one.label), "its name is not UTF-8"))
+        else:
+            yield one
+
+
+def _printable(text: str) -> str:
+    """With what is no Unicode written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _walk(root: Path, out: Path, unreadable: list[Unreadable]) -> Iterator[_Found]:
@@ -115,9 +122,9 @@ def _named(files: Sequence[_Found], out: Path) -> list[Item]:
         for index in short:
             stems[index] = whole[index]
     if shared:
-        one, other = (files[index].label for index in shared if stems[index].casefold() == stems[shared[0]].casefold())
+        same = [files[index].label for index in shared if stems[index].casefold() == stems[shared[0]].casefold()]
         raise click.UsageError(
-            f"the results of {one} and {other} would have the same names in {out}: segment them in two runs, each "
-            "with an -o of its own"
+            f"the results of {' and '.join(same)} would have the same names in {out}: segment them in runs of "
+            "their own, each with an -o of its own"
         )
     return [Item(file.path, stem, file.member) for file, stem in zip(files, stems, strict=True)]

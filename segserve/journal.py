@@ -7,7 +7,7 @@ what is done, and which files are its own to overwrite.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -71,6 +71,7 @@ class _Read:
     columns: tuple[str, ...] = ()
     begun: dict[str, str] = field(default_factory=dict)
     done: dict[str, Entry] = field(default_factory=dict)
+    tables: list[str] = field(default_factory=list)
 
     def line(self, line: str) -> None:
         """Take a line in; one that was cut off in the middle says nothing."""
@@ -84,6 +85,8 @@ class _Read:
                 case {"begun": stem, "source": source}:
                     self.begun[stem] = source
                     self.done.pop(stem, None)
+                case {"table": name}:
+                    self.tables.append(name)
                 case {"done": stem, "entry": entry}:
                     self.done[stem] = Entry(**{**entry, "source": Source(**entry["source"])})
         except (ValueError, KeyError, TypeError):
@@ -116,11 +119,7 @@ class Journal:
         entry = self._read.done.get(item.stem)
         if entry is None or not set(views) <= set(entry.files):
             return False
-        try:
-            unchanged = Source.of(item) == entry.source
-        except OSError:
-            return False
-        return unchanged and all((self._out / entry.files[view]).is_file() for view in views)
+        return _is_unchanged(item, entry) and all((self._out / entry.files[view]).is_file() for view in views)
 
     def entry(self, item: Item) -> Entry | None:
         """What was written of the picture when it was done, if it was."""
@@ -133,7 +132,11 @@ class Journal:
         return next((name for name in file_names(item.stem, views) if (self._out / name).exists()), None)
 
     def begin(self, item: Item) -> None:
-        """The picture's files may appear from now on."""
+        """The picture's files may appear from now on; those that an earlier run made of the same picture still hold."""
+        known = self._read.done.get(item.stem)
+        if known is not None and _is_unchanged(item, known):
+            self._earlier[item.stem] = known
+            return
         self._read.begun[item.stem] = item.source
         earlier = self._read.done.pop(item.stem, None)
         if earlier is not None:
@@ -152,10 +155,20 @@ class Journal:
         self._read.done[item.stem] = entry
         self._write({"done": item.stem, "entry": asdict(entry)})
 
-    def forget(self, file: str) -> None:
-        """Whoever has a file of that name is not done."""
+    @property
+    def tables(self) -> frozenset[str]:
+        """The names of the tables in OUT that are of this run or an earlier one, whole or not."""
+        return frozenset(self._read.tables)
+
+    def begin_table(self, name: str) -> None:
+        """A table of that name may appear from now on."""
+        self._read.tables.append(name)
+        self._write({"table": name})
+
+    def forget(self, files: Set[str]) -> None:
+        """Whoever has a file of such a name is not done."""
         for stem, entry in list(self._read.done.items()):
-            if file in entry.files.values():
+            if files & set(entry.files.values()):
                 del self._read.done[stem]
                 self._write({"begun": stem, "source": entry.source.path})
 
@@ -173,10 +186,12 @@ def open_journal(out: Path, run: Run, columns: tuple[str, ...], overwrite: bool)
     out.mkdir(parents=True, exist_ok=True)
     path = out / NAME
     read = _Read()
-    if path.exists() and not overwrite:
+    if path.exists():
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 read.line(line)
+    if overwrite:
+        read = _Read(tables=read.tables)
     if read.run is not None and read.run != run:
         raise click.UsageError(
             f"{out} holds results of {_differing(read.run, run)}: ask for the same to go on with them, "
@@ -190,7 +205,17 @@ def open_journal(out: Path, run: Run, columns: tuple[str, ...], overwrite: bool)
             file.write(json.dumps({"run": asdict(run), "columns": columns}, ensure_ascii=False) + "\n")
             file.flush()
             read.columns = columns
+        for name in read.tables if overwrite else ():
+            file.write(json.dumps({"table": name}) + "\n")
         yield journal
+
+
+def _is_unchanged(item: Item, entry: Entry) -> bool:
+    """Whether the picture is the one, and as it was, when it was done."""
+    try:
+        return Source.of(item) == entry.source
+    except OSError:
+        return False
 
 
 def _differing(there: Run, now: Run) -> str:

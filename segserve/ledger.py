@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from segserve.inputs import Item
 from segserve.journal import Journal
+from segserve.whole import whole
 from segserve.work import Done
 
 if TYPE_CHECKING:
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 SHARD = 500
 """Rows of a table: as many as are made again at most where a run is cut off."""
 
-PATTERN = "masks-*.parquet"
+TABLE = re.compile(r"masks-(\d{5,})\.parquet")
 
 ROWS = "rows"
 """What the journal calls the table that a picture is a row of, where it names views elsewhere."""
@@ -58,22 +62,29 @@ class TableLedger:
 
     def __init__(self, journal: Journal, out: Path, overwrite: bool) -> None:
         """Tables that the journal does not know all rows of are of a run that was cut off, and are removed; what was in
-        tables that are gone is to be done again."""
+        tables that are gone is to be done again. Raises click.UsageError for a table of somebody else's."""
         self._journal = journal
         self._out = out
         self._waiting: list[tuple[Item, Done]] = []
         known = Counter(entry.files[ROWS] for entry in journal.entries)
-        for path in out.glob(PATTERN):
+        there = [path for path in out.iterdir() if TABLE.fullmatch(path.name)]
+        foreign = [path for path in there if path.name not in journal.tables]
+        if foreign and not overwrite:
+            raise click.UsageError(
+                f"{foreign[0]} is there and not of this command: --overwrite removes it, -o names another folder"
+            )
+        for path in there:
             if overwrite or _rows(path) != known[path.name]:
                 path.unlink()
-        for name in known:
-            if not (out / name).exists():
-                journal.forget(name)
+        journal.forget({name for name in known if not (out / name).exists()})
 
     def obstacle(self, item: Item) -> str | None:
-        """A row of the picture as it was before it changed."""
-        if self._journal.entry(item) is None:
+        """A row that has its place already."""
+        entry = self._journal.entry(item)
+        if entry is None:
             return None
+        if entry.source.path != item.source:
+            return f"{entry.path} has its name in {self._out}: name another folder with -o"
         return "it has changed since it became a row of a table: --overwrite makes all anew"
 
     def begin(self, item: Item) -> None:
@@ -90,16 +101,16 @@ class TableLedger:
         """Write the rows that wait, by rename, and then that they are done. Raises OSError."""
         import pyarrow.parquet as pq  # noqa: PLC0415 - only who asks for tables needs it
 
-        if not self._waiting:
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
             return
-        number = max((int(path.stem.removeprefix("masks-")) for path in self._out.glob(PATTERN)), default=0) + 1
-        path = self._out / f"masks-{number:05d}.parquet"
-        part = path.with_name(f".{path.name}.part")
-        pq.write_table(_table([done for _, done in self._waiting]), part, compression="zstd")
-        part.replace(path)
-        for item, done in self._waiting:
+        numbers = [int(found[1]) for path in self._out.iterdir() if (found := TABLE.fullmatch(path.name))]
+        path = self._out / f"masks-{max(numbers, default=0) + 1:05d}.parquet"
+        self._journal.begin_table(path.name)
+        with whole(path) as part:
+            pq.write_table(_table([done for _, done in waiting]), part, compression="zstd")
+        for item, done in waiting:
             self._journal.finish(item, replace(done.entry, files={ROWS: path.name}))
-        self._waiting.clear()
 
 
 def _rows(path: Path) -> int | None:
@@ -109,7 +120,7 @@ def _rows(path: Path) -> int | None:
 
     try:
         count: int = pq.read_metadata(path).num_rows
-    except pa.ArrowException:
+    except (pa.ArrowException, OSError):
         return None
     return count
 

@@ -27,7 +27,7 @@ from service.settings import Settings
 from service.task import Seen, look
 from service.turn import Turn
 
-__all__ = ["LocalEngine", "model_documents", "open_local", "open_repository", "usable_cores"]
+__all__ = ["LocalEngine", "model_documents", "open_local", "open_repository", "read_settings", "usable_cores"]
 
 
 @dataclass(frozen=True)
@@ -80,17 +80,21 @@ class LocalEngine:
         return File(body.content, body.media_type)
 
 
-def open_repository(folder: Path | None, cores: int) -> tuple[Repository, Settings]:
-    """The models of `folder` (None: SEGSERVE_MODELS, else ./models), opened for `cores`; takes seconds.
+def read_settings(folder: Path | None) -> Settings:
+    """Those of the environment, with the models of `folder` (None: SEGSERVE_MODELS, else ./models).
 
-    Raises click.UsageError for settings in the environment that are wrong, click.ClickException.
+    Raises click.UsageError for settings that are wrong.
     """
-    # What the service would log is told as this program's own message.
-    logging.getLogger("service").addHandler(logging.NullHandler())
     try:
-        settings = Settings() if folder is None else Settings(models=folder)
+        return Settings() if folder is None else Settings(models=folder)
     except ValidationError as error:
         raise click.UsageError(f"SEGSERVE_...: {explain(error)}") from error
+
+
+def open_repository(settings: Settings, cores: int) -> Repository:
+    """The models that the settings name, opened for `cores`; takes seconds. Raises click.ClickException."""
+    # What the service would log is told as this program's own message.
+    logging.getLogger("service").addHandler(logging.NullHandler())
     repository = Repository(settings, cores)
     try:
         repository.load()
@@ -101,18 +105,18 @@ def open_repository(folder: Path | None, cores: int) -> tuple[Repository, Settin
             f"the folder {settings.models} holds no models (<name>/<version>/model.json): name another with --models, "
             "or a server with --url"
         )
-    return repository, settings
+    return repository
 
 
 def open_local(
-    folder: Path | None, model: str | None, version: int | None, wanted: Wanted, jobs: int | None
+    settings: Settings, model: str | None, version: int | None, wanted: Wanted, jobs: int | None
 ) -> LocalEngine:
     """The engine for a model (None: the default one) in a version (None: the one that would serve).
 
     Raises as `open_repository`, and click.UsageError for a model or class that is not there.
     """
     cores = jobs or usable_cores()
-    repository, settings = open_repository(folder, cores)
+    repository = open_repository(settings, cores)
     try:
         opened = repository.get(model, version)
         classes = None if wanted.classes is None else opened.snapshot.class_ids(wanted.classes)
@@ -131,11 +135,11 @@ def open_local(
 def model_documents(folder: Path | None) -> tuple[list[dict[str, Any]], list[str]]:
     """The usable models of `folder` as `GET /models` describes them, and a line for each version that is refused.
 
-    Raises as `open_repository`.
+    Raises as `read_settings` and `open_repository`.
     """
     from service.routes.models import describe  # noqa: PLC0415 - segmenting needs no web framework
 
-    repository, _ = open_repository(folder, usable_cores())
+    repository = open_repository(read_settings(folder), usable_cores())
     refused = [f"{refusal.name} version {refusal.version}: {refusal.reason}" for refusal in repository.catalog.refused]
     try:
         return [describe(repository, model) for model in repository.serving()], refused

@@ -20,10 +20,11 @@ from typing import Any, TypeAlias
 import click
 import numpy as np
 
-from segserve.batch import Came
+from segserve.batch import Came, CrewLost
 from segserve.engine import Wanted
 from segserve.inputs import Item
 from segserve.work import Done, Failure, Work
+from service.settings import Settings
 
 try:
     import ray
@@ -32,6 +33,12 @@ except ImportError as missing:
     raise click.ClickException(
         f"--ray needs Ray, which is not installed ({missing}): `pip install 'segserve[ray]'`"
     ) from missing
+
+TRIES = 3
+"""So often a batch is tried again whose process died, and a process that does not come up."""
+
+WAIT_SECONDS = 300
+"""How long the first process may take to come up: others may have taken all CPUs."""
 
 TOGETHER = 16
 """Pictures that a process is handed at once, at most: what is known to be done of a run that is cut off is as fine."""
@@ -42,9 +49,9 @@ Rows: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True)
 class Order:
-    """What every process does to every picture it is handed, with a model of the folder `models`."""
+    """What every process does to every picture it is handed, with a model, by the caller's own settings."""
 
-    models: Path
+    settings: Settings
     model: str
     version: int
     wanted: Wanted
@@ -58,7 +65,7 @@ class Worker:
     def __init__(self, order: Order) -> None:
         from segserve.local import open_local  # noqa: PLC0415 - only these processes need the model
 
-        engine = open_local(order.models, order.model, order.version, order.wanted, jobs=1)
+        engine = open_local(order.settings, order.model, order.version, order.wanted, jobs=1)
         self._work = Work(engine, order.wanted, order.out, Event(), order.rows)
 
     def __call__(self, batch: Rows) -> Rows:
@@ -87,6 +94,9 @@ class RayCrew:
             self._ends.callback(ray.shutdown)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # there is one already
+        context.wait_for_min_actors_s = WAIT_SECONDS
+        context.max_consecutive_actor_init_deaths = TRIES
+        context.max_errored_blocks = -1  # pictures of which nothing came are told at the end
         cpus = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
         self.jobs = max(1, min(cpus, most or cpus))
 
@@ -102,16 +112,31 @@ class RayCrew:
             fn_constructor_args=(self._order,),
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self.jobs),
             num_cpus=1,
+            max_task_retries=TRIES,
         )
-        for row in there.iter_rows():
+        missing = set(range(len(listed)))
+        for row in _rows(there):
             for number, came in pickle.loads(row["came"]):  # noqa: S301 - our own processes'
+                missing.discard(number)
                 yield listed[number], _labelled(came, listed[number])
             if self._stop.is_set():
                 return
+        for number in sorted(missing):
+            reason = f"the processes that worked on it, or on the pictures beside it, died {TRIES + 1} times"
+            yield listed[number], Failure(listed[number].label, reason)
 
     def close(self, wait: bool) -> None:
         """As in `Crew`; what is still in work is dropped."""
         self._ends.close()
+
+
+def _rows(dataset: ray.data.Dataset) -> Iterator[Rows]:
+    """Raises CrewLost where Ray cannot go on."""
+    try:
+        yield from dataset.iter_rows()
+    except Exception as error:  # Ray's own, and whatever a process could not begin with
+        told = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise CrewLost(f"Ray gave up: {told[-1] if told else repr(error)}") from error
 
 
 def _together(items: Sequence[Item]) -> Iterator[list[tuple[int, Item]]]:

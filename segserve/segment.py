@@ -25,7 +25,10 @@ from segserve.progress import progress
 from segserve.report import Report, Target
 from segserve.summary import check_summary, need_pyarrow, write_summary
 from segserve.views import complete_views, parse_views
+from segserve.whole import sweep
 from segserve.work import Failure, Work
+
+VIEWS = ("mask", "overlay")
 
 REMOTE_JOBS = 4
 """Pictures at once against a server, which has its own idea of how many it works on."""
@@ -52,10 +55,8 @@ class Place:
     "--views",
     callback=parse_views,
     shell_complete=complete_views,
-    default="mask,overlay",
-    show_default=True,
     help="What to make of each picture: "
-    "json, mask, color, overlay, confidence, rle, polygons, geojson, zip; comma-separated.",
+    "json, mask, color, overlay, confidence, rle, polygons, geojson, zip; comma-separated.  [default: mask,overlay]",
 )
 @click.option("--alpha", type=click.FloatRange(0, 1), help="The palette's share of overlays.  [default: 0.5]")
 @click.option(
@@ -90,7 +91,7 @@ def segment(
     models: Path | None,
     model: str | None,
     version: int | None,
-    views: tuple[str, ...],
+    views: tuple[str, ...] | None,
     alpha: float | None,
     classes: str | None,
     jobs: int | None,
@@ -110,12 +111,9 @@ def segment(
     check_place(url, models)
     if on_ray and url is not None:
         raise click.UsageError("--ray works with the models of a folder, --url asks a server: name one of them")
-    if format == PARQUET:
-        need_pyarrow("--format parquet", "leave it away for files")
-        views = ("rle",)
     target = Target(out, summary or out / "summary.csv", overwrite)
     items, unlisted = _inputs(paths, target)
-    wanted = Wanted(views, alpha, _words(classes))
+    wanted = Wanted(_views(views, format == PARQUET), alpha, _words(classes))
     with interruptible() as stop:
         try:
             engine = _engine(Place(url, key, models), model, version, wanted, jobs)
@@ -156,6 +154,15 @@ def _inputs(paths: Sequence[Path], target: Target) -> tuple[list[Item], list[Fai
     return items, unlisted
 
 
+def _views(views: tuple[str, ...] | None, rows: bool) -> tuple[str, ...]:
+    if not rows:
+        return views or VIEWS
+    if views is not None:
+        raise click.UsageError("--views says which files are made, --format parquet makes none: name one of them")
+    need_pyarrow("--format parquet", "leave it away for files")
+    return ("rle",)
+
+
 def _words(classes: str | None) -> tuple[str, ...] | None:
     if classes is None:
         return None
@@ -167,9 +174,9 @@ def _words(classes: str | None) -> tuple[str, ...] | None:
 
 def _engine(place: Place, model: str | None, version: int | None, wanted: Wanted, jobs: int | None) -> Engine:
     if place.url is None:
-        from segserve.local import open_local  # noqa: PLC0415 - a server's client needs no onnxruntime
+        from segserve.local import open_local, read_settings  # noqa: PLC0415 - a server's client needs no onnxruntime
 
-        return open_local(place.models, model, version, wanted, jobs)
+        return open_local(read_settings(place.models), model, version, wanted, jobs)
     from segserve.remote import open_remote  # noqa: PLC0415 - and a folder's models need no HTTP
 
     return open_remote(place.url, place.key, model, version, wanted)
@@ -187,9 +194,11 @@ def _ray_crew(work: Work, jobs: int | None) -> Crew:
     from segserve.local import LocalEngine  # noqa: PLC0415 - as above
     from segserve.ray_crew import Order, RayCrew  # noqa: PLC0415 - Ray is there only where it is asked for
 
-    assert isinstance(work.engine, LocalEngine)
-    folder, model, version = work.engine.settings.models.resolve(), work.engine.model, work.engine.version
-    return RayCrew(Order(folder, model, version, work.wanted, work.out.resolve(), work.rows), jobs, work.stop)
+    engine = work.engine
+    assert isinstance(engine, LocalEngine)
+    settings = engine.settings.model_copy(update={"models": engine.settings.models.resolve()})
+    order = Order(settings, engine.model, engine.version, work.wanted, work.out.resolve(), work.rows)
+    return RayCrew(order, jobs, work.stop)
 
 
 def _segment(
@@ -199,6 +208,8 @@ def _segment(
     engine, wanted = work.engine, work.wanted
     run = Run(engine.model, engine.version, wanted.alpha, wanted.classes, PARQUET if work.rows else FILES)
     start = monotonic()
+    target.out.mkdir(parents=True, exist_ok=True)
+    sweep(target.out)
     with open_journal(target.out, run, engine.classes, target.overwrite) as journal:
         ledger = (
             TableLedger(journal, target.out, target.overwrite)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from segserve.journal import Entry
+from segserve.whole import whole
 
 FIXED = ("path", "width", "height")
 
@@ -33,14 +34,12 @@ def need_pyarrow(option: str, otherwise: str) -> None:
 
 def write_summary(path: Path, classes: Sequence[str], entries: Sequence[Entry]) -> None:
     """Write the table, by rename. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
     columns = [f"{name} (class)" if name in FIXED else name for name in classes]
-    if path.suffix == ".parquet":
-        _write_parquet(part, columns, classes, entries)
-    else:
-        _write_csv(part, columns, classes, entries)
-    part.replace(path)
+    with whole(path) as part:
+        if path.suffix == ".parquet":
+            _write_parquet(part, columns, classes, entries)
+        else:
+            _write_csv(part, columns, classes, entries)
 
 
 def _write_csv(path: Path, columns: Sequence[str], classes: Sequence[str], entries: Sequence[Entry]) -> None:

@@ -35,8 +35,13 @@ def file_names(stem: str, views: Iterable[str]) -> list[str]:
     return [f"{stem}.{ending}" for view in views for ending in ENDINGS[view]]
 
 
-def parse_views(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
-    """An option's views, separated by commas, each once. Raises click.BadParameter for a word that is none."""
+def parse_views(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """An option's views, separated by commas, each once; None where it was not given.
+
+    Raises click.BadParameter for a word that is none.
+    """
+    if value is None:
+        return None
     words = [word.strip() for word in value.split(",") if word.strip()]
     strange = [word for word in words if word not in ENDINGS]
     if strange or not words:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
@@ -15,6 +15,7 @@ from segserve.errors import SegserveClientError
 from segserve.inputs import Item
 from segserve.journal import Entry, Source
 from segserve.views import file_name
+from segserve.whole import whole
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,7 @@ class Work:
 
 
 def _write(out: Path, files: Mapping[str, File]) -> None:
-    """Write files under `out`, each under another name first: none is ever there in part. Raises OSError."""
-    parts: list[tuple[Path, Path]] = []
-    try:
+    """Write files under `out`; each takes its place when all are written. Raises OSError."""
+    with ExitStack() as places:
         for name, file in files.items():
-            path = out / name
-            part = path.with_name(f".{path.name}.part")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            parts.append((part, path))
-            part.write_bytes(file.content)
-        for part, path in parts:
-            part.replace(path)
-    except OSError:
-        for part, _ in parts:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-        raise
+            places.enter_context(whole(out / name)).write_bytes(file.content)

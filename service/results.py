@@ -83,7 +83,10 @@ class Results:
         if self.store is not None:
             return self.store
         if self.reason == OFF:
-            raise ResultsOff("this server keeps no results (SEGSERVE_RESULTS=off): POST the picture again")
+            raise ResultsOff(
+                "this server keeps no results (SEGSERVE_RESULTS=off, or one of several servers without a Redis or a "
+                "folder that all share): POST the picture again"
+            )
         raise StoreUnavailable("the store of results could not be opened; the server's log says why")
 
 

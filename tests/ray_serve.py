@@ -129,8 +129,16 @@ class Crowd:
 
     def await_answers(self, count: int, seconds: float = 60) -> None:
         """Until each kind has had so many more."""
-        answered, retried, end = self.answered + count, self.retried + count, time.monotonic() + seconds
-        while self.answered < answered or self.retried < retried:
+        answered, end = self.answered + count, time.monotonic() + seconds
+        self.await_patient(count, seconds)
+        while self.answered < answered:
+            assert time.monotonic() < end, f"no answers: {self}"
+            time.sleep(0.05)
+
+    def await_patient(self, count: int, seconds: float = 60) -> None:
+        """Until those that try again have had so many more."""
+        retried, end = self.retried + count, time.monotonic() + seconds
+        while self.retried < retried:
             assert time.monotonic() < end, f"no answers: {self}"
             time.sleep(0.05)
 

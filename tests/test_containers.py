@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import tarfile
+import threading
 import time
-from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,8 +26,11 @@ from pycocotools import mask as coco
 
 from segserve import ledger
 from segserve.cli import main
+from segserve.inputs import find
+from segserve.journal import NAME, Run, open_journal
 from tests.bundles import BLUE, GREEN, RED, Net, bands, encoded, write_bundle
-from tests.ray_cluster import cluster
+from tests.containers import write_table, write_tar
+from tests.ray_cluster import Cluster, cluster
 
 FLAG, POLE = encoded(bands(RED, GREEN, BLUE, height=60, width=90)), encoded(bands(BLUE, GREEN, height=40, width=30))
 SLOW = Net(turns=15_000)
@@ -43,20 +46,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def segment(models: Path, *arguments: object) -> Result:
     return CliRunner().invoke(main, ["segment", *map(str, arguments), "--models", str(models)])
-
-
-def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def write_table(path: Path, pictures: list[Any], rows: int = 2) -> Path:
-    pq.write_table(pa.table({"image": pictures, "label": list(range(len(pictures)))}), path, row_group_size=rows)
-    return path
 
 
 def mask_of(path: Path) -> NDArray[np.uint8]:
@@ -129,6 +118,15 @@ def test_a_container_that_is_none_is_said_in_a_line(
     assert (done.exit_code, words in done.output) == (1, True), done.output
 
 
+def test_a_damaged_tar_does_not_stop_the_others(models: Path, tmp_path: Path) -> None:
+    good = write_tar(tmp_path / "good.tar", {"a.png": FLAG})
+    (tmp_path / "bad.tar").write_bytes(b"x" * 1000)
+    (tmp_path / "c.tar.gz").write_bytes(b"x")
+    done = segment(models, tmp_path / "bad.tar", good, tmp_path / "c.tar.gz", "-o", tmp_path / "out")
+    assert (done.exit_code, "1 done, 0 done before, 2 failed" in done.output) == (1, True), done.output
+    assert "is a compressed tar" in done.output
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # of pycocotools
 def test_results_as_a_table_hold_the_same_masks_and_shares(models: Path, tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "shard.tar", {"flag.png": FLAG, "pole.png": POLE})
@@ -156,6 +154,8 @@ def test_tables_go_on_where_they_were(models: Path, tmp_path: Path, monkeypatch:
     assert len(rows_of(out)) == 5
     # What a run leaves that was cut off between its table and its journal, and what a user removes.
     pq.write_table(pq.read_table(out / "masks-00001.parquet"), out / "masks-00009.parquet")
+    with (out / NAME).open("a") as journal:
+        journal.write('{"table": "masks-00009.parquet"}\n')
     (out / "masks-00002.parquet").unlink()
     done = segment(models, folder, "-o", out, "--format", "parquet")
     assert "2 done, 3 done before" in done.output
@@ -166,6 +166,35 @@ def test_tables_go_on_where_they_were(models: Path, tmp_path: Path, monkeypatch:
     assert "5 done" in segment(models, folder, "-o", out, "--format", "parquet", "--overwrite").output
     assert rows_of(out)[str(folder / "3.png")]["height"] == 40
     assert segment(models, folder, "-o", out).exit_code == 2  # files would be another run
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "3.png").write_bytes(FLAG)
+    done = segment(models, tmp_path / "other", "-o", out, "--format", "parquet")
+    assert (done.exit_code, f"{folder / '3.png'} has its name in" in done.output) == (1, True), done.output
+
+
+def test_a_table_of_somebody_else_stays(models: Path, tmp_path: Path) -> None:
+    table = write_table(tmp_path / "masks-00001.parquet", [FLAG])
+    before = table.read_bytes()
+    done = segment(models, table, "-o", tmp_path, "--format", "parquet")
+    assert (done.exit_code, "not of this command" in done.output) == (2, True), done.output
+    named = write_table(tmp_path / "masks-train.parquet", [FLAG])
+    assert segment(models, named, "-o", tmp_path / "out", "--format", "parquet").exit_code == 0
+    assert (table.read_bytes(), named.exists()) == (before, True)
+
+
+def test_tables_and_views_exclude_each_other(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(FLAG)
+    done = segment(models, tmp_path / "a.png", "-o", tmp_path / "out", "--format", "parquet", "--views", "mask")
+    assert (done.exit_code, "name one of them" in done.output) == (2, True)
+
+
+def test_a_run_that_is_cut_off_forgets_nothing_that_was_done(models: Path, tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "shard.tar", {"a.png": FLAG, "b.png": POLE})
+    segment(models, tar, "-o", tmp_path / "out", "--views", "mask")
+    with open_journal(tmp_path / "out", Run("rgb", 1, None, None), (), overwrite=False) as journal:
+        for item in find([tar], tmp_path / "out")[0]:
+            journal.begin(item)  # as a run with more views does
+    assert "0 done, 2 done before" in segment(models, tar, "-o", tmp_path / "out", "--views", "mask").output
 
 
 def test_ray_asks_no_server(tmp_path: Path) -> None:
@@ -200,11 +229,39 @@ def test_two_nodes_go_on_after_a_kill_with_nothing_lost_or_doubled(tmp_path: Pat
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        resumed = report_of(two.run("segserve", *command))
+        with Killer(two):
+            resumed = report_of(two.run("segserve", *command))
         assert (resumed["done"] + resumed["skipped"], resumed["skipped"] >= 20) == (160, True)
         assert len(list(files.rglob("*.mask.png"))) == 160
         assert report_of(two.run("segserve", *common, "-o", str(rows), "--format", "parquet"))["done"] == 160
         assert len(rows_of(rows)) == 160
+
+
+class Killer(threading.Thread):
+    """Kills the first process of a run that works on pictures, once it does."""
+
+    def __init__(self, nodes: Cluster) -> None:
+        super().__init__()
+        self._nodes = nodes
+        self._over = threading.Event()
+        self.killed = False
+
+    def run(self) -> None:
+        while not self.killed and not self._over.wait(0.2):
+            for process in (child for node in self._nodes.nodes for child in node.children()):
+                with suppress(psutil.NoSuchProcess):
+                    if "MapWorker" in " ".join(process.cmdline()) and process.cpu_times().user > 4:
+                        process.kill()
+                        self.killed = True
+                        return
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+        assert self.killed
 
 
 def report_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -117,14 +117,17 @@ def test_half_weights_take_half_the_room_and_are_those_of_the_graph(
     assert sizes[0] < 0.6 * sizes[1]
     verified = CliRunner().invoke(main, ["verify", str(half)])
     assert verified.exit_code == 0, verified.output
-    rounded = load_file(half / "weights.safetensors")
-    net = build_net("segnet-basic", 6, 8).eval()
-    net.load_state_dict(rounded)
-    picture = scene(1, 240, 320)[0]
-    wanted = TorchNet(ServedNet(net, 255, (0, 0, 0), (1, 1, 1)).eval())(picture[None]).scores
-    found = open_bundle(half, providers=("cpu",)).segmenter(picture).coarse
-    assert wanted is not None
-    assert np.mean(wanted.argmax(0) == found) >= 0.9999
+    picture = scene(1, 240, 320)[0][None]
+    found = open_bundle(half, providers=("cpu",)).graph(picture).scores
+
+    def distance(weights: Path) -> float:
+        net = build_net("segnet-basic", 6, 8).eval()
+        net.load_state_dict(load_file(weights / "weights.safetensors"))
+        wanted = TorchNet(ServedNet(net, 255, (0, 0, 0), (1, 1, 1)).eval())(picture).scores
+        assert wanted is not None and found is not None
+        return float(np.median(np.abs(wanted - found)))
+
+    assert distance(half) < 0.1 * distance(full)
 
 
 def test_a_graph_for_another_provider_has_unpooling_in_a_form_that_it_can_run(

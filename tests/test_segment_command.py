@@ -33,6 +33,7 @@ from segserve.progress import clock
 from segserve.views import ENDINGS
 from service.render import View
 from tests.bundles import BLUE, GREEN, RED, Net, bands, encoded, write_bundle
+from tests.containers import write_table, write_tar
 from tests.server import Server, free_port, running
 
 ROOT = Path(__file__).parent.parent
@@ -425,6 +426,8 @@ def test_the_examples_of_the_documents_run(
     home = photos.parent
     write_bundle(home / "models", classes=("road", "car", "sky"))
     (home / "photo.jpg").write_bytes(encoded(FLAG, "JPEG"))
+    write_tar(home / "shard-0001.tar", {"a.png": encoded(FLAG)})
+    write_table(home / "train.parquet", [encoded(FLAG)])
     monkeypatch.chdir(home)
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "cli.md").read_text(), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]

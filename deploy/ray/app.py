@@ -32,7 +32,7 @@ MOST_REQUESTS = 10_000
     name="segserve",
     ray_actor_options={"num_cpus": 1},
     autoscaling_config={
-        "min_replicas": 1,
+        "min_replicas": 2,
         "max_replicas": 8,
         "target_ongoing_requests": 4,
         "upscale_delay_s": 10,
@@ -62,6 +62,7 @@ class Replica:
             }
         )
         logs.configure(self._settings)
+        self._was_ready = False
         self._app = create_app(self._settings, Lifecycle(at_once=False, once_loaded=True))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -69,15 +70,16 @@ class Replica:
         return self._app
 
     async def check_health(self) -> None:
-        """Called by Ray Serve now and then, which replaces a replica where this raises, and keeps the old ones where
-        the first answer of a new one does.
+        """Called by Ray Serve now and then, which replaces a replica where this raises.
 
-        Raises ModelNotReady where a model has no usable version, BundleError where one that serves no longer sees in
-        its golden picture what it must.
+        Raises BundleError where a model that serves no longer sees in its golden picture what it must, and, of a
+        replica that never was ready, ModelNotReady where a model has no usable version. What happens to the model
+        folder later is no reason to replace a replica that serves the others: its successor would find the same.
         """
         repository = self._app.state.repository
-        if problems := repository.problems():
+        if not self._was_ready and (problems := repository.problems()):
             raise ModelNotReady("; ".join(problems))
+        self._was_ready = True
         for model in repository.serving():
             await asyncio.to_thread(model.prove)
 

@@ -80,6 +80,21 @@ def test_new_settings_arrive_without_a_request_lost(deployment: Deployment) -> N
     assert (crowd.lost, crowd.given_up) == ([], [])
 
 
+def test_settings_that_cannot_serve_end_the_update_and_not_the_service(deployment: Deployment) -> None:
+    deployment.await_replicas(2)
+    crowd = Crowd(deployment.url, PICTURE)
+    with crowd.asking(0, PATIENT):
+        deployment.update({"VARIANT": "nosuch"})
+        for _ in range(6):
+            time.sleep(10)
+            crowd.await_patient(10)
+        deployment.update({"VARIANT": "auto"})
+        time.sleep(10)
+        deployment.await_replicas(2)
+        crowd.await_patient(10)
+    assert crowd.given_up == []
+
+
 def status_of(picture: bytes, url: str) -> int:
     """What whichever replica answers says."""
     headers = {"Content-Type": "image/jpeg"}
