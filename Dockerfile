@@ -10,8 +10,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 
 FROM python AS models
-# Which models go into the image, by name: "one,two". None by default: no shipped model is free for any use yet.
-ARG MODELS=""
+# Which models go into the image, by name: "one,two"; by default those that are free for any use.
+ARG MODELS="nuclei-unet"
 COPY models /source
 COPY deploy/choose_models.py /
 RUN python3 /choose_models.py /source /models "${MODELS}" \

@@ -18,6 +18,7 @@ from training import evaluate as scoring
 from training.checkpoint import Checkpoint
 from training.dataset import DataFolder
 from training.loop import train
+from training.memory import keep_freed_memory
 from training.nets import NETS
 from training.recipe import Recipe
 from training.report import Wanted, examine, ids_of, write_report
@@ -92,6 +93,7 @@ def train_command(
         raise click.UsageError(explain(error)) from error
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    keep_freed_memory()
     try:
         best = train(data, recipe, run, loaders, overwrite=overwrite, resume=resume, save_seconds=save_seconds)
     except (ValueError, FloatingPointError, OSError) as error:

@@ -197,8 +197,15 @@ def test_the_stop_signal_ends_it_with_exit_code_0(image: Image, tmp_path: Path) 
     assert "Application shutdown complete" in container.log.read_text()
 
 
-def test_without_models_the_default_build_is_live_and_says_what_it_lacks(builder: Builder, tmp_path: Path) -> None:
+def test_the_default_build_holds_what_is_free_for_any_use(builder: Builder) -> None:
     image = builder.build()
+    licences = {path: json.loads(path.read_text())["license"] for path in image.root.glob("models/*/*/model.json")}
+    assert [path.parent.parent.name for path in licences] == ["nuclei-unet"]
+    assert set(licences.values()) == {"CC0-1.0"}
+
+
+def test_without_models_it_is_live_and_says_what_it_lacks(builder: Builder, tmp_path: Path) -> None:
+    image = builder.build(MODELS="")
     assert list((image.root / "models").iterdir()) == []
     with image.running(tmp_path / "log") as container:
         wait_for(container, "startup")
