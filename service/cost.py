@@ -21,6 +21,10 @@ DECODE_OTHERS = 10.0
 DECODE_THUMBNAIL = 2.0
 """What a JPEG takes that is decoded only as far as the net needs it."""
 
+REQUEST = 3.0
+"""What the smallest picture takes beside the net, in all. Without it, the gate would learn from small pictures that
+large ones take many times what they do."""
+
 UPSAMPLE = 4.0
 
 STORE = 4.0
@@ -58,7 +62,7 @@ def segmenting(data: bytes, model: Model, view: View, settings: Settings, store:
     height, width = _size(data, settings)
     thumbnail = view != "overlay" and _has_thumbnail(data, model, settings, (height, width))
     pixels = _decoding(data, thumbnail) + UPSAMPLE + RENDER[view] + (STORE if store else 0.0)
-    return Cost(pixels * height * width / 1e6 + running(model, (height, width)), _kind(model))
+    return Cost(REQUEST + pixels * height * width / 1e6 + running(model, (height, width)), _kind(model))
 
 
 def running(model: Model, size: tuple[int, int]) -> float:
@@ -68,7 +72,7 @@ def running(model: Model, size: tuple[int, int]) -> float:
 
 def least(models: Iterable[Model]) -> Cost:
     """What the smallest picture takes, with the quickest of the models."""
-    costs = (Cost(running(model, (1, 1)), _kind(model)) for model in models)
+    costs = (Cost(REQUEST + running(model, (1, 1)), _kind(model)) for model in models)
     return min(costs, key=lambda cost: cost.milliseconds, default=Cost(0.0, "nothing"))
 
 

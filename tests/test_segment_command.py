@@ -378,7 +378,7 @@ def test_models_are_listed(place: str, models: Path, server: Server) -> None:
 
 def test_the_shipped_models_and_their_score_are_listed(tmp_path: Path) -> None:
     shown = segserve("models", "--models", ROOT / "models").stdout
-    assert re.search(r"camvid-lite \* +1 +11 +LicenseRef-CamVid-research-only +yes +fp32 +0\.745", shown)
+    assert re.search(r"camvid-lite \* +1 +11 +LicenseRef-CamVid-research-only +yes +(fp32|int8) +0\.745", shown)
 
 
 def test_a_refused_model_is_told_with_the_reason(tmp_path: Path) -> None:

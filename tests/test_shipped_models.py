@@ -24,8 +24,9 @@ def test_there_are_models() -> None:
 def test_a_shipped_bundle_opens_and_is_proved(bundle: Path) -> None:
     model = open_bundle(bundle, providers=("cpu",))
     assert model.proved
-    assert model.variant.check is not None
-    assert model.variant.check.argmax_agreement >= 0.9999
+    for variant in model.manifest.variants:
+        assert variant.check is not None
+        assert variant.check.argmax_agreement >= (0.9999 if variant.precision == "fp32" else 0.99)
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: f"{path.parent.name}-{path.name}")

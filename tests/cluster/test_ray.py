@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import httpx
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -164,3 +165,14 @@ def test_two_thousand_pictures_killed_and_gone_on_with(photos: Path, tmp_path: P
     assert [mask.name for mask in masks] == [f"{number:04d}.mask.png" for number in range(COUNT)]
     assert {np.asarray(Image.open(mask)).shape for mask in masks} == {(360, 480)}
     assert len((out / "summary.csv").read_text().splitlines()) == COUNT + 1
+
+
+def test_tables_of_masks_come_from_a_cluster_too(photos: Path, tmp_path: Path) -> None:
+    some = sorted(photos.iterdir())[:200]
+    command = ["segment", *map(str, some), "-o", str(tmp_path), "--models", str(MODELS), "--ray", "--format", "parquet"]
+    with cluster([1, 1]) as two:
+        done = two.run("segserve", *command)
+    assert done.returncode == 0, done.stderr
+    rows = pq.read_table(tmp_path / "masks-00001.parquet").to_pylist()
+    assert sorted(row["path"] for row in rows) == [str(path) for path in some]
+    assert all(row["masks"] for row in rows)
