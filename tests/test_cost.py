@@ -78,7 +78,7 @@ def test_what_will_be_refused_costs_next_to_nothing(model: Model) -> None:
     large = picture("png", 1000, 1000)
     assert cost(model, large, max_pixels=10**5) < cost(model, large) / 5
     for junk in (b"", b"text", b"\x89PNG"):
-        assert cost(model, junk) < cost(model, large) / 10
+        assert cost(model, junk) < cost(model, large) / 5
 
 
 def test_tensors_cost_what_their_pixels_do(model: Model) -> None:
