@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,10 +85,9 @@ class Cluster:
 
 
 @contextmanager
-def cluster(cpus: Sequence[int], settings: Mapping[str, str] | None = None) -> Iterator[Cluster]:
-    """A node for each number of CPUs, the first the head, with further `SEGSERVE_` settings (without the prefix)."""
+def cluster(cpus: Sequence[int]) -> Iterator[Cluster]:
+    """A node for each number of CPUs, the first the head."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SEGSERVE_", "RAY_"))}
-    environment |= {f"SEGSERVE_{name}": value for name, value in (settings or {}).items()}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
     port = free_port()
     address = f"127.0.0.1:{port}"

@@ -13,8 +13,8 @@ LARGEST = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Make this process keep the memory of tensors that are gone; whether that could be done (with glibc).
 
-    By default large blocks go back to the system and come again from it, page by page and cleared: two thirds of what
-    the cores did in a training step of a U-Net on a CPU.
+    By default large blocks go back to the system and come again from it, page by page and cleared: a quarter of the
+    time of a U-Net's training step on two cores.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
