@@ -70,6 +70,7 @@ class RequestContext:
 
         token = CURRENT.set(visit)
         self._telemetry.began()
+        logger.debug("%s %s begins", visit.method, visit.path)
         try:
             await self._app(scope, receive_counted, send_with_context)
         except ClientDisconnected:

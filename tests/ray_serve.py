@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -43,6 +45,11 @@ class Deployment:
         done = self.cluster.run("serve", "run", "--non-blocking", str(self.path))
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
+    def begun(self) -> dict[str, int]:
+        """By the id of each request that a replica began, the replica's process id."""
+        said = re.findall(r"\[(\d+)\] DEBUG service.middleware: \S+ \S+ begins, request (\S+)", self.cluster.logs())
+        return {request: int(replica) for replica, request in said}
+
     def await_replicas(self, count: int, seconds: float = READY_SECONDS) -> None:
         """Until so many nodes have a replica and the service is ready."""
         end = time.monotonic() + seconds
@@ -64,6 +71,7 @@ def deployed(
     config["http_options"] |= {"host": "127.0.0.1", "port": port}
     application = config["applications"][0]
     application["runtime_env"]["env_vars"] |= {"SEGSERVE_MODELS": str(models), "SEGSERVE_LOG_FORMAT": "text"}
+    application["runtime_env"]["env_vars"] |= {"SEGSERVE_LOG_LEVEL": "debug"}  # says which requests have begun
     application["deployments"][0]["autoscaling_config"] |= {"min_replicas": replicas, "max_replicas": replicas}
     deployment = Deployment(cluster, f"http://127.0.0.1:{port}", config, folder / "serve.yaml")
     deployment.update(settings or {})
@@ -71,35 +79,52 @@ def deployed(
     yield deployment
 
 
+@dataclass(frozen=True)
+class Lost:
+    """A request that was not done: when it was sent, by the monotonic clock, and what came instead.
+
+    `broken`: no answer at all, its connection ended.
+    """
+
+    sent: float
+    why: str
+    broken: bool
+
+
 @dataclass
 class Crowd:
     """Clients that send a picture over and over: those that try again, and those that do not.
 
-    `answered` and `lost` count the requests of those that do not; `given_up` is why those that try again gave up.
+    `answered` counts the requests of those that do not, `lost` holds the others of theirs, by id. `given_up` is why
+    those that try again gave up.
     """
 
     url: str
     picture: bytes
     answered: int = 0
-    lost: list[str] = field(default_factory=list)
+    lost: dict[str, Lost] = field(default_factory=dict)
     retried: int = 0
     given_up: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def _once(self) -> None:
+        url = f"{self.url}/segment?output=mask"
         while not self._stop.is_set():
+            request = secrets.token_hex(8)
+            headers, sent = PNG | {"X-Request-ID": request}, time.monotonic()
             try:
                 # A connection of its own: one that is kept open to a node that dies is another matter.
-                status = httpx.post(f"{self.url}/segment?output=mask", content=self.picture, headers=PNG, timeout=60)
-                outcome = "" if status.status_code == 200 else f"{status.status_code} {status.text[:200]}"
+                answer = httpx.post(url, content=self.picture, headers=headers, timeout=60)
+                lost = Lost(sent, f"{answer.status_code} {answer.text[:200]}", broken=False)
+                done = answer.status_code == 200
             except httpx.HTTPError as error:
-                outcome = repr(error)
+                lost, done = Lost(sent, repr(error), broken=True), False
             with self._counting:
-                if outcome:
-                    self.lost.append(outcome)
-                else:
+                if done:
                     self.answered += 1
+                else:
+                    self.lost[request] = lost
 
     def _patiently(self) -> None:
         with Client(self.url, timeout=60, retries=10) as client:
@@ -112,6 +137,16 @@ class Crowd:
                 else:
                     with self._counting:
                         self.retried += 1
+
+    def assert_lost_with(self, replica: int, begun: Mapping[str, int], gone: float) -> None:
+        """That every lost request was under way when the replica ended at `gone`, and with no other replica.
+
+        Its own log knows nearly all of them: it may have ended between taking a request and writing so. A node that
+        dies takes its proxy along: where the connection ended, the request was there, whichever replica worked on it.
+        """
+        for request, lost in self.lost.items():
+            assert lost.sent < gone, lost
+            assert lost.broken or begun.get(request, replica) == replica, lost
 
     @contextmanager
     def asking(self, once: int, patient: int) -> Iterator[None]:

@@ -109,6 +109,16 @@ def test_scrapes_and_health_checks_are_logged_for_debugging_only(as_json: Server
     assert text(as_text).count("DEBUG service.middleware: GET /metrics 200") == 1
 
 
+def test_for_debugging_a_line_says_that_a_request_begins(as_json: Server, as_text: Server) -> None:
+    for server in (as_json, as_text):
+        httpx.get(f"{server.url}/models", headers={"X-Request-ID": "begins"})
+    lines = [line.split("service.middleware: ")[1] for line in text(as_text).splitlines() if "request begins" in line]
+    assert lines[0] == "GET /models begins, request begins"
+    assert lines[1].startswith("GET /models 200 ")
+    assert len(lines) == 2
+    assert len(of_request(as_json, "begins")) == 1
+
+
 @pytest.mark.parametrize("form", ["as_json", "as_text"])
 def test_no_path_breaks_a_line(form: str, request: pytest.FixtureRequest) -> None:
     server: Server = request.getfixturevalue(form)
@@ -123,8 +133,8 @@ def test_no_path_breaks_a_line(form: str, request: pytest.FixtureRequest) -> Non
 
 def test_a_line_of_text_ends_with_the_request_that_it_belongs_to(as_text: Server) -> None:
     httpx.post(f"{as_text.url}/segment?output=mask", content=PICTURE, headers={**PNG, "X-Request-ID": "as-text"})
-    (line,) = [line for line in text(as_text).splitlines() if line.endswith(", request as-text")]
-    assert re.search(r" INFO service\.middleware: POST /segment 200 [\d.]+ ms, request as-text$", line)
+    lines = [line for line in text(as_text).splitlines() if line.endswith(", request as-text")]
+    assert re.search(r" INFO service\.middleware: POST /segment 200 [\d.]+ ms, request as-text$", lines[-1])
 
 
 def test_neither_keys_nor_queries_nor_pictures_are_logged(as_json: Server, as_text: Server) -> None:
