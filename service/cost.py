@@ -16,7 +16,8 @@ from service.settings import Settings
 DECODE: Mapping[bytes, float] = {b"\x89PN": 18.0, b"RIF": 17.0}
 """What decoding takes, by how the file begins."""
 
-DECODE_OTHERS = 10.0
+DECODE_JPEG = 10.0
+"""Taken for the other formats, too."""
 
 DECODE_THUMBNAIL = 2.0
 """What a JPEG takes that is decoded only as far as the net needs it."""
@@ -104,4 +105,4 @@ def _has_thumbnail(data: bytes, model: Model, settings: Settings, size: tuple[in
 
 
 def _decoding(data: bytes, thumbnail: bool) -> float:
-    return DECODE_THUMBNAIL if thumbnail else DECODE.get(data[:3], DECODE_OTHERS)
+    return DECODE_THUMBNAIL if thumbnail else DECODE.get(data[:3], DECODE_JPEG)

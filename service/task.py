@@ -9,7 +9,7 @@ from functools import partial
 from time import perf_counter
 
 from service.bundle import Model
-from service.cost import Cost, segmenting, showing_again
+from service.cost import DECODE_JPEG, Cost, segmenting, showing_again
 from service.drawing import Body
 from service.errors import ResultError, StoreFull
 from service.image import Picture, decode
@@ -23,9 +23,6 @@ from service.turn import Turn
 from service.visit import Segmented, Work
 
 logger = logging.getLogger(__name__)
-
-DECODE_MS = 8.0
-"""About what decoding a megapixel of a JPEG takes."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +164,7 @@ def look(data: bytes, model: Model, settings: Settings, turn: Turn, whole: bool,
 
 def _is_lighter(model: Model, picture: Picture, cores: int) -> bool:
     """Whether the net loses less on one core instead of `cores` than is won by decoding the picture meanwhile."""
-    decoding = DECODE_MS * picture.height * picture.width / 1e6
+    decoding = DECODE_JPEG * picture.height * picture.width / 1e6
     return model.ms is not None and model.ms * (cores - 1) < decoding
 
 

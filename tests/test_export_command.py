@@ -95,7 +95,7 @@ def test_a_bare_state_dict_becomes_a_proved_bundle_of_any_size(exported: tuple[R
     net = build_net("segnet-basic", 6, 8)
     net.load_state_dict(load_file(folder / "weights.safetensors"))
     picture = scene(3, 131, 177)[0]
-    in_torch = of_net(net.eval(), InputSpec(fit="native", multiple_of=16), SCENE_CLASSES)(picture).mask
+    in_torch = of_net(net.eval(), InputSpec(fit="native", multiple_of=16), SCENE_CLASSES.channels)(picture).mask
     assert (model.segmenter(picture).mask == in_torch).mean() >= 0.9999
 
 
@@ -275,7 +275,7 @@ def test_size_normalisation_and_width_of_a_bare_state_dict_can_be_said(classes: 
     spec = model.manifest.input
     assert (spec.fit, spec.height, spec.width, spec.mean) == ("stretch", 96, 128, (0.485, 0.456, 0.406))
     picture = scene(3, 96, 128)[0]
-    in_torch = of_net(net.eval(), spec, SCENE_CLASSES)(picture).mask
+    in_torch = of_net(net.eval(), spec, SCENE_CLASSES.channels)(picture).mask
     assert (model.segmenter(picture).mask == in_torch).mean() >= 0.9999
     result = export("unet", tmp_path / "narrow.pt", classes, tmp_path / "others", "--height", "96", "--net-width", "8")
     assert_refused(result, tmp_path / "others", "height and width")

@@ -39,7 +39,7 @@ class Comparison:
     def of(cls, bundle: Path, place: Path) -> Comparison:
         manifest, checkpoint = read_manifest(bundle), Checkpoint.load(bundle)
         folder = DataFolder.open(DATA / manifest.name.partition("-")[0])
-        own = of_net(checkpoint.build(), checkpoint.recipe.input, folder.classes)
+        own = of_net(checkpoint.build(), checkpoint.recipe.input, folder.classes.channels)
         channels = len(manifest.classes)
         matrices = np.zeros((2, channels, channels), np.int64)
         equal = total = 0

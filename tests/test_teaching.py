@@ -144,6 +144,22 @@ def test_a_run_can_choose_as_another_did(source: str, data: Path, teacher: Path,
     assert recipe == TINY.model_copy(update={"epochs": 1})
 
 
+def test_none_takes_back_what_another_run_chose(data: Path, tmp_path: Path) -> None:
+    chosen = LITE.model_copy(update={"teacher": "nowhere", "patience": 1, "net": "light"})
+    (tmp_path / "recipe.json").write_text(chosen.model_dump_json())
+    command = ["train", str(data), "-o", str(tmp_path / "run"), "--recipe", str(tmp_path / "recipe.json")]
+    taken_back = ["--teacher", "none", "--patience", "none", "--init", "none", "--encoder-rate", "1", "--epochs", "1"]
+    done = CliRunner().invoke(main, [*command, *taken_back])
+    assert done.exit_code == 0, done.output
+    recipe = Checkpoint.load(RunFolder(tmp_path / "run").best).recipe
+    assert (recipe.teacher, recipe.patience, recipe.init, recipe.mean) == (None, None, None, (0.0, 0.0, 0.0))
+
+
+def test_a_net_without_an_encoder_apart_cannot_have_one_that_learns_slower(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="which enet has not: leave it at 1"):
+        train(data, Recipe(net="enet", encoder_rate=0.3), tmp_path / "run", show=False)
+
+
 def test_a_teacher_changes_what_is_learnt(data: Path, teacher: Path, tmp_path: Path) -> None:
     alone = train(data, TINY, tmp_path / "alone", show=False)
     taught = [

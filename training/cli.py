@@ -67,7 +67,8 @@ def main() -> None:
     "--recipe",
     "repeated",
     type=click.Path(exists=True, path_type=Path),
-    help="Choose as this did: a recipe.json, a checkpoint, or a bundle's folder; options beside it prevail.",
+    help="Choose as this did: a recipe.json, a checkpoint, or a bundle's folder; options beside it prevail, and none "
+    "takes back a width, weights to begin with, a teacher or patience.",
 )
 @_recipe_options
 def train_command(
@@ -84,7 +85,7 @@ def train_command(
     if overwrite and resume:
         raise click.UsageError("--overwrite loses the run that --resume would go on with: pass one of them")
     recorded = RunFolder(run).recipe
-    chosen = {name: value for name, value in given.items() if value is not None}
+    chosen = {name: _unless_none(name, value) for name, value in given.items() if value is not None}
     try:
         source = recorded if resume and recorded.exists() else repeated
         base = _recipe_of(source) if source else Recipe()
@@ -107,6 +108,11 @@ def _choices(base: Recipe, chosen: dict[str, Any]) -> dict[str, Any]:
     """What was chosen in `base`; its normalisation belongs to the weights that it begins with, so it goes with them."""
     given = base.model_dump(exclude_unset=True)
     return {name: value for name, value in given.items() if name not in ("mean", "std")} if "init" in chosen else given
+
+
+def _unless_none(name: str, value: Any) -> Any:
+    """`none` takes back what has no default: a width, a teacher, weights to begin with."""
+    return None if value == "none" and Recipe.model_fields[name].default is None else value
 
 
 def _recipe_of(path: Path) -> Recipe:
@@ -176,11 +182,7 @@ def _segment(target: str, model: str | None, folder: DataFolder) -> AbstractCont
         raise ValueError(f"there is no file or folder {target}; a server's URL begins with http://")
     if Path(target).is_dir():
         return nullcontext(scoring.of_bundle(Path(target)))
-    checkpoint = Checkpoint.load(Path(target))
-    if checkpoint.classes not in {len(folder.classes.channels), len(folder.classes.classes)}:
-        raise ValueError(
-            f"{target} tells {checkpoint.classes} classes apart, {folder.root} has {len(folder.classes.channels)}"
-        )
-    return nullcontext(
-        scoring.of_net(checkpoint.build(), checkpoint.recipe.input, folder.classes, checkpoint.temperature)
-    )
+    checkpoint, channels = Checkpoint.load(Path(target)), folder.classes.channels
+    if checkpoint.classes != len(channels):
+        raise ValueError(f"{target} tells {checkpoint.classes} classes apart, {folder.root} has {len(channels)}")
+    return nullcontext(scoring.of_net(checkpoint.build(), checkpoint.recipe.input, channels, checkpoint.temperature))

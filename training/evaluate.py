@@ -21,7 +21,7 @@ from torch import nn
 from service.bundle import open_bundle
 from service.drawing import stretched
 from service.graph import Answer, Tensor
-from service.manifest import ClassList, InputSpec, Manifest, OutputSpec, Variant
+from service.manifest import ClassSpec, InputSpec, Manifest, OutputSpec, Variant
 from service.scores import confusion
 from service.segmenter import Segmentation, Segmenter
 from service.turn import Stop
@@ -61,15 +61,15 @@ class TorchNet:
         return Answer(logits[0].float().cpu().numpy())
 
 
-def of_net(net: nn.Module, spec: InputSpec, classes: ClassList, temperature: float = 1.0) -> Segment:
-    """The service's own way from a picture to a mask, around a PyTorch net that takes `spec`."""
+def of_net(net: nn.Module, spec: InputSpec, channels: tuple[ClassSpec, ...], temperature: float = 1.0) -> Segment:
+    """The service's own way from a picture to a mask, around a PyTorch net that takes `spec` and scores `channels`."""
     manifest = Manifest(
         name="in-training",
         version=1,
         license="LicenseRef-none",
         input=as_float(spec),
         output=OutputSpec(temperature=temperature),
-        classes=classes.channels,
+        classes=channels,
         variants=(Variant(id="torch", file="none"),),
     )
     segmenter = Segmenter(manifest, TorchNet(net))

@@ -39,7 +39,8 @@ def calibrated(checkpoint: Checkpoint, folder: DataFolder, pairs: list[Pair]) ->
     if not len(labels):
         return checkpoint
     temperature = fit_temperature(logits, labels)
-    raw, fitted = (_error(of_net(net, spec, folder.classes, degrees), folder, pairs) for degrees in (1.0, temperature))
+    channels = folder.classes.channels
+    raw, fitted = (_error(of_net(net, spec, channels, degrees), folder, pairs) for degrees in (1.0, temperature))
     found = {"temperature": temperature, "calibration_error_raw": raw, "calibration_error": fitted}
     return replace(checkpoint, metrics=checkpoint.metrics | found)
 

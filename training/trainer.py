@@ -139,7 +139,7 @@ class Trainer:
     def validate(self, epoch: int) -> Checkpoint:
         """The net as it is, or its average, with its scores over the val split (mIoU and IoU from 0 to 1)."""
         net = self.average.module if self.average else self.net
-        matrix = evaluate(of_net(net.eval(), self.recipe.input, self.folder.classes), self.folder, self.val)
+        matrix = evaluate(of_net(net.eval(), self.recipe.input, self.folder.classes.channels), self.folder, self.val)
         scores = class_iou(matrix)
         channels = self.folder.classes.channels
         # JSON has no NaN: a class that occurs nowhere in val has no score.
@@ -207,7 +207,12 @@ def _fingerprint(folder: DataFolder, pairs: list[Pair], counts: list[int]) -> st
 
 
 def _optimizer(net: nn.Module, recipe: Recipe) -> Optimizer:
-    """AdamW; norms, biases and PReLU slopes are not decayed, and an encoder that has learnt before may learn slower."""
+    """AdamW; norms, biases and PReLU slopes are not decayed, and an encoder that has learnt before may learn slower.
+
+    Raises ValueError where it shall, and the net has none apart.
+    """
+    if recipe.encoder_rate != 1 and not any(name.startswith("encoder.") for name, _ in net.named_parameters()):
+        raise ValueError(f"encoder_rate is for nets with an encoder apart, which {recipe.net} has not: leave it at 1")
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in net.named_parameters():
         rate = recipe.encoder_rate if name.startswith("encoder.") else 1.0
