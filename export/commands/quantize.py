@@ -46,7 +46,7 @@ UNSCORED = 0.9
     show_default=True,
     help="Layers that hurt stay float until this is reached.",
 )
-@click.option("--keep-float", default="auto", show_default=True, metavar="N|auto", help="Or: so many of them.")
+@click.option("--keep-float", default="auto", show_default=True, metavar="N|auto", help="Or: so many groups.")
 @click.option("--calibration", type=click.Choice(get_args(Method)), help="How ranges are found; chosen if not said.")
 @click.option("--provider", "providers", multiple=True, type=click.Choice(list(PROVIDERS)), help="What will run it.")
 @click.option("--id", "name", metavar="ID", help="What the variant is called; by default as its precision.")
@@ -69,7 +69,7 @@ def quantize(
     if precision == "int8" and images is None:
         raise click.UsageError("int8 needs --images, a folder of pictures to find the range of each layer on")
     if keep_float != "auto" and not keep_float.isdecimal():
-        raise click.UsageError(f"--keep-float is a number of layers or auto, not {keep_float!r}")
+        raise click.UsageError(f"--keep-float is a number of groups of layers or auto, not {keep_float!r}")
     bar = min_agreement if min_agreement is not None else UNSCORED if labelled is None else 0.0
     wish = Wish(
         precision=precision,
