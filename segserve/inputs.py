@@ -67,7 +67,10 @@ def find(paths: Sequence[Path], out: Path) -> tuple[list[Item], list[Unreadable]
     found: dict[str, _Found] = {}
     for path in paths:
         for one in _walk(path, out.resolve(), unreadable) if path.is_dir() else _inside(path, unreadable):
-            found.setdefault(Item(one.path, "", one.member).source, one)
+            if one.label == _printable(one.label):
+                found.setdefault(Item(one.path, "", one.member).source, one)
+            else:
+                unreadable.append(Unreadable(_printable(one.label), "its name is not UTF-8"))
     return _named(list(found.values()), out), unreadable
 
 
@@ -84,9 +87,7 @@ def _inside(path: Path, unreadable: list[Unreadable]) -> Iterator[_Found]:
     for member in held:
         one = _Found(path, PurePath(path.stem) / member.name, member)
         if not one.relative.is_relative_to(path.stem) or ".." in one.relative.parts:
-            unreadable.append(Unreadable(one.label, "its name leads out of the folder of results"))
-        elif one.label != _printable(one.label):
-            unreadable.append(Unreadable(_printable(one.label), "its name is not UTF-8"))
+            unreadable.append(Unreadable(_printable(one.label), "its name leads out of the folder of results"))
         else:
             yield one
 
@@ -98,7 +99,7 @@ def _printable(text: str) -> str:
 
 def _walk(root: Path, out: Path, unreadable: list[Unreadable]) -> Iterator[_Found]:
     def note(error: OSError) -> None:
-        unreadable.append(Unreadable(error.filename, error.strerror or repr(error)))
+        unreadable.append(Unreadable(_printable(error.filename), error.strerror or repr(error)))
 
     for folder, below, names in os.walk(root, onerror=note):
         here = Path(folder)

@@ -71,7 +71,9 @@ class _Read:
     columns: tuple[str, ...] = ()
     begun: dict[str, str] = field(default_factory=dict)
     done: dict[str, Entry] = field(default_factory=dict)
+    earlier: dict[str, Entry] = field(default_factory=dict)
     tables: list[str] = field(default_factory=list)
+    summaries: list[str] = field(default_factory=list)
 
     def line(self, line: str) -> None:
         """Take a line in; one that was cut off in the middle says nothing."""
@@ -83,14 +85,33 @@ class _Read:
                     self.run = Run(run["model"], run["version"], run["alpha"], classes, run.get("format", FILES))
                     self.columns = tuple(columns)
                 case {"begun": stem, "source": source}:
-                    self.begun[stem] = source
+                    self.begin(stem, source)
+                case {"gone": stem}:
                     self.done.pop(stem, None)
                 case {"table": name}:
                     self.tables.append(name)
+                case {"summary": path}:
+                    self.summaries.append(path)
                 case {"done": stem, "entry": entry}:
-                    self.done[stem] = Entry(**{**entry, "source": Source(**entry["source"])})
+                    self.finish(stem, Entry(**{**entry, "source": Source(**entry["source"])}))
         except (ValueError, KeyError, TypeError):
             return
+
+    def begin(self, stem: str, source: str) -> None:
+        """What was done of it before is still there, and not of the picture as it is now."""
+        self.begun[stem] = source
+        if stem in self.done:
+            self.earlier[stem] = self.done.pop(stem)
+
+    def finish(self, stem: str, entry: Entry) -> None:
+        """All files are of the picture as it is now."""
+        self.done[stem] = entry
+        self.earlier.pop(stem, None)
+
+    def anew(self) -> _Read:
+        """Where nothing is done yet, but what is there is known as this command's own."""
+        begun = {**self.begun, **{stem: entry.source.path for stem, entry in self.done.items()}}
+        return _Read(begun=begun, tables=self.tables, summaries=self.summaries)
 
 
 class Journal:
@@ -101,7 +122,6 @@ class Journal:
         self._read = read
         self._file = file
         self._overwrite = overwrite
-        self._earlier: dict[str, Entry] = {}
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -134,25 +154,20 @@ class Journal:
     def begin(self, item: Item) -> None:
         """The picture's files may appear from now on; those that an earlier run made of the same picture still hold."""
         known = self._read.done.get(item.stem)
-        if known is not None and _is_unchanged(item, known):
-            self._earlier[item.stem] = known
-            return
-        self._read.begun[item.stem] = item.source
-        earlier = self._read.done.pop(item.stem, None)
-        if earlier is not None:
-            self._earlier[item.stem] = earlier
-        self._write({"begun": item.stem, "source": item.source})
+        if known is None or not _is_unchanged(item, known):
+            self._read.begin(item.stem, item.source)
+            self._write({"begun": item.stem, "source": item.source})
 
     def finish(self, item: Item, entry: Entry) -> None:
         """The picture's files are all in place. Those of an earlier run stay where the picture is the same as then, and
         are removed where it is not."""
-        earlier = self._earlier.pop(item.stem, None)
+        earlier = self._read.done.get(item.stem) or self._read.earlier.get(item.stem)
         if earlier is not None and earlier.source == entry.source:
             entry = replace(entry, files={**earlier.files, **entry.files})
         elif earlier is not None:
             for name in set(earlier.files.values()) - set(entry.files.values()):
                 (self._out / name).unlink(missing_ok=True)
-        self._read.done[item.stem] = entry
+        self._read.finish(item.stem, entry)
         self._write({"done": item.stem, "entry": asdict(entry)})
 
     @property
@@ -170,7 +185,23 @@ class Journal:
         for stem, entry in list(self._read.done.items()):
             if files & set(entry.files.values()):
                 del self._read.done[stem]
-                self._write({"begun": stem, "source": entry.source.path})
+                self._write({"gone": stem})
+
+    def repeat(self) -> None:
+        """Say again what is this command's own."""
+        for stem, source in self._read.begun.items():
+            self._write({"begun": stem, "source": source})
+        for name in self._read.tables:
+            self._write({"table": name})
+        for path in self._read.summaries:
+            self._write({"summary": path})
+
+    def claim(self, summary: Path) -> None:
+        """The summary may appear there from now on."""
+        path = str(summary.resolve())
+        if path not in self._read.summaries:
+            self._read.summaries.append(path)
+            self._write({"summary": path})
 
     def _write(self, said: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(said, ensure_ascii=False) + "\n")
@@ -178,10 +209,11 @@ class Journal:
 
 
 @contextmanager
-def open_journal(out: Path, run: Run, columns: tuple[str, ...], overwrite: bool) -> Iterator[Journal]:
-    """The journal of `out`, which is made if need be; with `overwrite`, a new one.
+def open_journal(out: Path, summary: Path, run: Run, columns: tuple[str, ...], overwrite: bool) -> Iterator[Journal]:
+    """The journal of `out`, which is made if need be; with `overwrite`, one in which nothing is done.
 
-    Raises click.UsageError where the results in `out` are those of another model or look, OSError.
+    Raises click.UsageError where the results in `out` are those of another model or look, or where `summary` is there
+    and of no earlier run; OSError.
     """
     out.mkdir(parents=True, exist_ok=True)
     path = out / NAME
@@ -191,7 +223,11 @@ def open_journal(out: Path, run: Run, columns: tuple[str, ...], overwrite: bool)
             for line in lines:
                 read.line(line)
     if overwrite:
-        read = _Read(tables=read.tables)
+        read = read.anew()
+    if summary.exists() and str(summary.resolve()) not in read.summaries and not overwrite:
+        raise click.UsageError(
+            f"{summary} is there and not of an earlier run: --overwrite replaces it, --summary names another"
+        )
     if read.run is not None and read.run != run:
         raise click.UsageError(
             f"{out} holds results of {_differing(read.run, run)}: ask for the same to go on with them, "
@@ -205,8 +241,9 @@ def open_journal(out: Path, run: Run, columns: tuple[str, ...], overwrite: bool)
             file.write(json.dumps({"run": asdict(run), "columns": columns}, ensure_ascii=False) + "\n")
             file.flush()
             read.columns = columns
-        for name in read.tables if overwrite else ():
-            file.write(json.dumps({"table": name}) + "\n")
+        if overwrite:
+            journal.repeat()
+        journal.claim(summary)
         yield journal
 
 

@@ -1,6 +1,6 @@
 """A folder of models in, an engine out that segments in this process, with the service's own code.
 
-The only module of this room that imports the service; it is itself imported only where pictures are segmented here.
+The only module of this room that opens models; it is itself imported only where pictures are segmented here.
 """
 
 from __future__ import annotations

@@ -20,6 +20,11 @@ class Target:
     summary: Path
     overwrite: bool
 
+    @property
+    def way_on(self) -> str:
+        """How a command that goes on with this one differs from it."""
+        return " without --overwrite" if self.overwrite else ""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -68,5 +73,5 @@ class Report:
         )
         if self.left:
             why = "interrupted" if self.interrupted else self.ran.trouble
-            told.append(f"{why}: {self.left} pictures are left; the same command goes on with them")
+            told.append(f"{why}: {self.left} pictures are left; the same command{self.target.way_on} goes on with them")
         return told

@@ -18,7 +18,7 @@ from segserve.engine import Engine, Wanted
 from segserve.errors import SegserveClientError
 from segserve.inputs import Item, find
 from segserve.interrupt import INTERRUPTED, interruptible
-from segserve.journal import FILES, NAME, PARQUET, Run, open_journal
+from segserve.journal import FILES, PARQUET, Run, open_journal
 from segserve.ledger import ROWS, FileLedger, TableLedger
 from segserve.options import check_place, complete_model, place_options
 from segserve.progress import progress
@@ -121,7 +121,7 @@ def segment(
             crew = _ray_crew(work, jobs) if on_ray else Threads(work, jobs or _jobs(url))
             report = _segment(items, unlisted, work, crew, target, bar)
         except KeyboardInterrupt:
-            click.echo("interrupted; the same command goes on where this one was", err=True)
+            click.echo(f"interrupted; the same command{target.way_on} goes on where this one was", err=True)
             _leave(INTERRUPTED)
         except (SegserveClientError, OSError) as error:
             raise click.ClickException(str(error)) from error
@@ -142,10 +142,6 @@ def _inputs(paths: Sequence[Path], target: Target) -> tuple[list[Item], list[Fai
         raise click.UsageError(f"-o {out}: name a folder; the files in it are named after the pictures")
     if any(path.is_dir() and path.resolve() == out.resolve() for path in paths):
         raise click.UsageError(f"-o {out}: the results would lie among the pictures: name another folder")
-    if target.summary.exists() and not (out / NAME).exists() and not target.overwrite:
-        raise click.UsageError(
-            f"{target.summary} is there and not of an earlier run: --overwrite replaces it, --summary names another"
-        )
     items, unreadable = find(paths, out)
     unlisted = [Failure(one.label, one.reason) for one in unreadable]
     if not items and not unlisted:
@@ -210,7 +206,7 @@ def _segment(
     start = monotonic()
     target.out.mkdir(parents=True, exist_ok=True)
     sweep(target.out)
-    with open_journal(target.out, run, engine.classes, target.overwrite) as journal:
+    with open_journal(target.out, target.summary, run, engine.classes, target.overwrite) as journal:
         ledger = (
             TableLedger(journal, target.out, target.overwrite)
             if work.rows

@@ -28,7 +28,7 @@ class Address:
     def of(cls, url: str, key: str | None) -> Address:
         """Raises ValueError where the URL or the key cannot be one."""
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        if parts.scheme not in ("http", "https") or not _is_url(url):
             raise ValueError(f"url {url!r}: write http://HOST:PORT or https://HOST, as in http://localhost:8000")
         if parts.query or parts.fragment:
             raise ValueError(f"url {url!r}: write it without ? and #; parameters are arguments of the calls")
@@ -59,6 +59,14 @@ class Address:
         )
         reason = f"{self.url} gave no answer ({str(error) or type(error).__name__}){hint}"
         return Silence(reason, isinstance(error, httpx.TransportError) and not isinstance(error, HOPELESS))
+
+
+def _is_url(text: str) -> bool:
+    """Whether it names a host, and a port, if any, that there can be."""
+    try:
+        return bool(urlsplit(text).hostname and httpx.URL(text).host) and urlsplit(text).port != 0
+    except (ValueError, httpx.InvalidURL):
+        return False
 
 
 def reply(response: httpx.Response) -> Reply:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from threading import Condition
 from typing import Protocol
+from weakref import ref
 
 from service.graph import Answer, Tensor
 from service.turn import Stop
@@ -77,7 +78,8 @@ class Batcher:
             batch.callers.append(stop)
             if len(batch.tensors) == self._limits.pictures:
                 self._close(tensor.shape, batch)
-        stop.then(partial(self._look_after, batch))
+        # The stop lives as long as its request, which may make hundreds of calls: their answers do not.
+        stop.then(partial(self._look_after, ref(batch)))
         return batch, batch.callers.index(stop)
 
     def _close(self, shape: tuple[int, ...], batch: _Batch) -> None:
@@ -103,8 +105,11 @@ class Batcher:
         with self._changed:
             self._changed.wait_for(lambda: batch.is_done or own.is_set)
 
-    def _look_after(self, batch: _Batch) -> None:
+    def _look_after(self, joined: ref[_Batch]) -> None:
         """A caller's stop was set: it leaves, and the net ends once all have left."""
+        batch = joined()
+        if batch is None:
+            return  # nobody is left in it
         with self._changed:
             if all(caller.is_set for caller in batch.callers):
                 batch.stop.set()

@@ -64,7 +64,7 @@ class Model:
     `trials` are those of all its variants that were tried; `graph` is the chosen one, `narrow` the same for one core,
     for when others work beside it, if there is one; `together`: how many pictures are best run at once, as measured;
     `ms_per_megapixel`: about what one core takes for a megapixel of the net's input, None without a golden picture;
-    `folder`: its bundle's.
+    `folder`: its bundle's; `golden`: what was there when it was opened.
     """
 
     manifest: Manifest
@@ -77,6 +77,7 @@ class Model:
     together: int
     ms_per_megapixel: float | None
     folder: Path
+    golden: Golden | None
 
     def run(self, tensor: Tensor, turn: Turn) -> dict[str, NDArray[np.generic]]:
         """What the graph itself answers a prepared batch of any length that it takes, by output.
@@ -115,9 +116,8 @@ class Model:
 
     def prove(self) -> None:
         """Ask the net about the golden picture again, if there is one. Raises BundleError where the answer is wrong."""
-        path = self.folder / GOLDEN
-        if path.is_file():
-            Golden.load(path).prove(self.folder / self.variant.file, self.segmenter, self.variant, runs=1)
+        if self.golden is not None:
+            self.golden.prove(self.folder / self.variant.file, self.segmenter, self.variant, runs=1)
 
     def card(self) -> str:
         """What its README.md says. Raises UnknownCard where there is none."""
@@ -167,7 +167,7 @@ def open_bundle(folder: Path, providers: Sequence[str], variant: str = "auto", s
     if golden is not None and opened.core_ms is not None:
         rate = opened.core_ms * 1e6 / net_pixels(manifest.input, *golden.size)
     graphs = (opened.graph, opened.narrow)
-    return Model(manifest, chosen, segmenter, proved, tuple(trials), *graphs, together, rate, folder)
+    return Model(manifest, chosen, segmenter, proved, tuple(trials), *graphs, together, rate, folder, golden)
 
 
 def reason_for(path: Path, error: Exception) -> str:

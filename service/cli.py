@@ -86,9 +86,12 @@ def _make_home(stack: ExitStack, settings: Settings) -> None:
 def _forget(pid: int) -> None:
     """What a worker process measured of itself ends with it; what it counted stays."""
     if METRICS in os.environ:
-        from service.exposition import retire  # noqa: PLC0415 - most servers end without it
-
-        retire(pid)
+        try:
+            from service.exposition import retire  # noqa: PLC0415 - most servers end without it
+        except OSError as error:  # the machine has no file left that could be opened
+            logger.error("what the worker process %d counted is lost: %s", pid, error)
+        else:
+            retire(pid)
 
 
 def _listen(host: str, port: int) -> socket.socket:

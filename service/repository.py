@@ -161,8 +161,11 @@ class Repository:
 
     def default(self) -> str | None:
         """The model for requests that name none, if there is one. Raises ModelNotReady where that cannot be said."""
+        return self._default(self._catalog)
+
+    def _default(self, catalog: Catalog) -> str | None:
         policy = self._readable_policy()
-        only = self.catalog.names[0] if len(self.catalog.names) == 1 else None
+        only = catalog.names[0] if len(catalog.names) == 1 else None
         return policy.default or self._settings.default_model or only
 
     def get(self, name: str | None = None, version: int | None = None) -> Model:
@@ -170,10 +173,17 @@ class Repository:
 
         Raises ModelRequired, UnknownModel or ModelNotReady.
         """
-        catalog = self.loaded_catalog()
+        return self._chosen(self.loaded_catalog(), name, version)
+
+    def versions(self, name: str) -> list[int]:
+        """Those of a model that can be asked; none where it is gone."""
+        return sorted(self._catalog.models.get(name, {}))
+
+    def _chosen(self, catalog: Catalog, name: str | None, version: int | None = None) -> Model:
+        """As `get`, among what was there at one moment."""
         if not catalog.names and name is None:
             raise ModelNotReady(f"the folder {self.folder} holds no models (<name>/<version>/model.json)")
-        chosen = name or self.default()
+        chosen = name or self._default(catalog)
         if chosen is None:
             raise ModelRequired(f"say which model with model=, one of: {', '.join(catalog.names)}")
         if chosen not in catalog.names:
@@ -195,31 +205,32 @@ class Repository:
 
     def serving(self) -> list[Model]:
         """The version that serves each model which has a usable one, by name. Raises ModelNotReady while loading."""
-        found = []
-        for name in self.loaded_catalog().names:
+        found, catalog = [], self.loaded_catalog()
+        for name in catalog.names:
             with suppress(ModelNotReady, ModelUnloaded):
-                found.append(self.get(name))
+                found.append(self._chosen(catalog, name))
         return found
 
     def problems(self) -> list[str]:
         """Why the service is not ready; empty where it is."""
-        if not self._catalog.loaded:
+        catalog = self._catalog
+        if not catalog.loaded:
             return [self._failure or "the models are still loading"]
-        if not self._catalog.names:
-            return self._trouble(None)
+        if not catalog.names:
+            return self._trouble(catalog, None)
         problem = self._policy.read().problem
         found = [problem] if problem else []
         with suppress(ModelRequired):
-            found += self._trouble(None)
-        for name in self._catalog.names:
-            found += self._trouble(name)
+            found += self._trouble(catalog, None)
+        for name in catalog.names:
+            found += self._trouble(catalog, name)
         if self._settings.ready == "any" and self.serving():
             return []
         return list(dict.fromkeys(found))
 
-    def _trouble(self, name: str | None) -> list[str]:
+    def _trouble(self, catalog: Catalog, name: str | None) -> list[str]:
         try:
-            self.get(name)
+            self._chosen(catalog, name)
         except ModelUnloaded:
             return []  # as it should be
         except ModelNotReady as error:

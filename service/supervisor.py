@@ -108,38 +108,51 @@ class Supervisor:
         failures = 0
         while not ending.is_set():
             start = monotonic()
-            worker = await self._spawn()
-            self._let_in()
-            if ending.is_set():
-                worker.signal(signal.SIGTERM)
-            await self._follow(worker)
-            self._workers.remove(worker)
-            self._gone(worker.process.pid)
+            end = await self._live(ending)
             if ending.is_set():
                 return
             if not self._proven:
                 # Another try would end like this one.
-                logger.error("worker process %d %s before it could serve: the server ends", *_how(worker.process))
+                logger.error("%s before it could serve: the server ends", end)
                 self._failed = True
                 self._end(signal.SIGTERM, ending)
                 return
             failures = 0 if monotonic() - start > STEADY_SECONDS else failures + 1
             pause = min(2.0 ** (failures - 1), LONGEST_PAUSE) if failures else 0.0
-            logger.error("worker process %d %s; the next one starts in %g s", *_how(worker.process), pause)
+            logger.error("%s; the next one starts in %g s", end, pause)
             self._let_in()
             with suppress(TimeoutError):
                 await asyncio.wait_for(ending.wait(), pause)
 
+    async def _live(self, ending: asyncio.Event) -> str:
+        """A worker's whole life; returns how it ended."""
+        try:
+            worker = await self._spawn()
+        except OSError as error:  # the machine may have no process, file or memory left; those that serve go on
+            return f"a worker process could not be started ({error.strerror})"
+        self._let_in()
+        if ending.is_set():
+            worker.signal(signal.SIGTERM)
+        await self._follow(worker)
+        self._workers.remove(worker)
+        self._gone(worker.process.pid)
+        return _how(worker.process)
+
     async def _spawn(self) -> _Worker:
+        """Raises OSError."""
         ours, theirs = socket.socketpair()
         with theirs:
-            process = await create_subprocess_exec(
-                *(sys.executable, "-P", "-c", PROGRAM, json.dumps(sys.path)),
-                *(str(self._listener.fileno()), str(theirs.fileno())),
-                env=MEMORY | os.environ,
-                pass_fds=(self._listener.fileno(), theirs.fileno()),
-                start_new_session=True,  # who presses Ctrl-C means the server: its workers are told by the supervisor
-            )
+            try:
+                process = await create_subprocess_exec(
+                    *(sys.executable, "-P", "-c", PROGRAM, json.dumps(sys.path)),
+                    *(str(self._listener.fileno()), str(theirs.fileno())),
+                    env=MEMORY | os.environ,
+                    pass_fds=(self._listener.fileno(), theirs.fileno()),
+                    start_new_session=True,  # who presses Ctrl-C means the server, which tells its workers itself
+                )
+            except OSError:
+                ours.close()
+                raise
         worker = _Worker(process, await Channel.over(ours))
         self._workers.append(worker)
         return worker
@@ -180,9 +193,9 @@ class Supervisor:
                 worker.let_in()
 
 
-def _how(process: Process) -> tuple[int, str]:
-    """The process's id, and how it ended."""
+def _how(process: Process) -> str:
+    """How a worker's process ended."""
     code = process.returncode
     if code is not None and code < 0:
-        return process.pid, f"was ended by {signal.Signals(-code).name}"
-    return process.pid, f"ended with exit code {code}"
+        return f"worker process {process.pid} was ended by {signal.Signals(-code).name}"
+    return f"worker process {process.pid} ended with exit code {code}"

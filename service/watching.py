@@ -60,8 +60,9 @@ class Keeper:
                 await asyncio.to_thread(self._repository.refresh, desired.unloaded, at_once=asked)
             except Exception as error:  # whatever it is, what serves goes on serving
                 self._complain(f"the model folder cannot be read, everything stays as it is: {error}")
-            else:
-                self._complaint = ""
+                looked = monotonic()
+                continue  # and what was asked for is not done
+            self._complaint = ""
             done, looked = desired, monotonic()
             self._done(done)
 

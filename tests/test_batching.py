@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -100,6 +102,16 @@ def test_many_calls_in_a_row_all_get_their_own_answers() -> None:
     assert answers == [number % 256 for number in range(600)]
     assert sum(net.asked) == 600
     assert max(net.asked) <= 3
+
+
+def test_a_request_of_many_calls_keeps_none_of_their_answers() -> None:
+    batcher, stop = Batcher(Net(), BatchLimits(pictures=1)), Stop()
+    scores = [batcher(tensor(number), stop).scores for number in range(3)]
+    assert all(array is not None for array in scores)
+    kept = [ref(array) for array in scores if array is not None]
+    del scores
+    gc.collect()
+    assert [held() for held in kept] == [None] * 3
 
 
 def test_every_caller_gets_to_know_what_went_wrong() -> None:

@@ -356,7 +356,19 @@ def test_somebody_else_behind_the_url_is_noticed() -> None:
             client.ready()
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://here", "http://", "http://here/?a=1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "ftp://here",
+        "http://",
+        "http://:80",
+        "http://here/?a=1",
+        "http://here:80a0",
+        "http://here:99999",
+        "http://here:0",
+    ],
+)
 def test_a_url_that_is_none_is_refused_at_once(url: str) -> None:
     with pytest.raises(ValueError, match="url"):
         Client(url)

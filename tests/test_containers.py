@@ -191,8 +191,9 @@ def test_tables_and_views_exclude_each_other(models: Path, tmp_path: Path) -> No
 def test_a_run_that_is_cut_off_forgets_nothing_that_was_done(models: Path, tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "shard.tar", {"a.png": FLAG, "b.png": POLE})
     segment(models, tar, "-o", tmp_path / "out", "--views", "mask")
-    with open_journal(tmp_path / "out", Run("rgb", 1, None, None), (), overwrite=False) as journal:
-        for item in find([tar], tmp_path / "out")[0]:
+    out, run = tmp_path / "out", Run("rgb", 1, None, None)
+    with open_journal(out, out / "summary.csv", run, (), overwrite=False) as journal:
+        for item in find([tar], out)[0]:
             journal.begin(item)  # as a run with more views does
     assert "0 done, 2 done before" in segment(models, tar, "-o", tmp_path / "out", "--views", "mask").output
 

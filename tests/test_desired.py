@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from service.desired import Desired, open_state, open_state_or_none
-from service.errors import DeadlineExceeded, StateUnavailable
+from service.errors import DeadlineExceeded, ModelUnloaded, StateUnavailable
 from service.repository import Repository
 from service.settings import Settings
 from service.watching import Keeper
+from tests.bundles import write_bundle
 
 OTHER = """
 import sys
@@ -85,6 +86,28 @@ def test_an_answer_waits_for_all_processes_and_says_which_did_not_agree(tmp_path
                 await keeper.change("a", load=False, seconds=0.5)
             report(other, 2)
             await keeper.change("a", load=True, seconds=10)
+            running.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_what_could_not_be_done_is_not_said_to_be_done_and_is_tried_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        models = tmp_path / "models"
+        write_bundle(models, "a")
+        repository = Repository(Settings(models=models))
+        repository.load()
+        models.rename(tmp_path / "elsewhere")
+        with open_state(tmp_path / "state") as state:
+            keeper = Keeper(repository, state, seconds=0)
+            running = asyncio.create_task(keeper.run(Desired()))
+            with pytest.raises(DeadlineExceeded, match="did unload a"):
+                await keeper.change("a", load=False, seconds=0.5)
+            assert repository.get("a").name == "a"
+            (tmp_path / "elsewhere").rename(models)
+            await keeper.change("a", load=False, seconds=10)
+            with pytest.raises(ModelUnloaded):
+                repository.get("a")
             running.cancel()
 
     asyncio.run(scenario())

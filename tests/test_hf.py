@@ -76,6 +76,7 @@ def test_an_unknown_model_reaches_the_client_as_its_error(server: Server) -> Non
         (b"", "image/png", 400),
         (b"", "application/json", 400),
         (b'{"inputs": "?"}', "application/json", 400),
+        ('{"inputs": "\u00e9"}'.encode(), "application/json", 400),
         (b'{"inputs": ""}', "application/json", 400),
         (b'{"inputs": 7}', "application/json", 400),
         (b"[" * 100_000, "application/json", 400),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Literal
 
@@ -429,6 +430,30 @@ def test_a_model_that_is_unloaded_from_the_beginning_is_not_opened(tmp_path: Pat
     repository.load(frozenset({"b"}))
     assert repository.catalog.refused == ()
     assert repository.problems() == []
+
+
+def test_who_asks_while_a_model_goes_is_told_of_what_was_there_at_one_moment(tmp_path: Path) -> None:
+    models, aside = tmp_path / "models", tmp_path / "aside"
+    for name in ("a", "b"):
+        write_bundle(models, name)
+    repository = loaded(models)
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        for _ in range(40):
+            (models / "b").rename(aside)
+            repository.refresh(frozenset(), at_once=True)
+            aside.rename(models / "b")
+            repository.refresh(frozenset(), at_once=True)
+        ended.set()
+
+    keeper = threading.Thread(target=come_and_go)
+    keeper.start()
+    while not ended.is_set():
+        assert repository.problems() == []
+        assert [model.name for model in repository.serving()] in (["a"], ["a", "b"])
+        assert repository.versions("b") in ([], [1])
+    keeper.join()
 
 
 def test_while_the_folder_cannot_be_read_everything_stays_as_it_is(tmp_path: Path) -> None:

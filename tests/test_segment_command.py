@@ -34,6 +34,7 @@ from segserve.views import ENDINGS
 from service.render import View
 from tests.bundles import BLUE, GREEN, RED, Net, bands, encoded, write_bundle
 from tests.containers import write_table, write_tar
+from tests.load import wait_for
 from tests.server import Server, free_port, running
 
 ROOT = Path(__file__).parent.parent
@@ -202,6 +203,49 @@ def test_a_file_of_somebody_else_is_not_overwritten(models: Path, photos: Path, 
     assert np.asarray(Image.open(out / "flag.mask.png")).shape == (60, 90)
 
 
+def test_a_table_of_somebody_else_is_not_overwritten(models: Path, photos: Path, tmp_path: Path) -> None:
+    out, table = tmp_path / "out", tmp_path / "results.csv"
+    command = ["segment", photos, "-o", out, "--models", models]
+    segserve(*command)
+    table.write_text("figures of another kind")
+    done = segserve(*command, "--summary", table, code=2)
+    assert "not of an earlier run" in done.stderr
+    assert table.read_text() == "figures of another kind"
+    segserve(*command, "--summary", table, "--overwrite")
+    segserve(*command, "--summary", table)
+    assert len(rows(table)) == 2
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "summary.csv").write_text("figures of another kind")
+    for _ in range(2):
+        done = segserve("segment", photos, "-o", tmp_path / "other", "--models", models, code=2)
+        assert "not of an earlier run" in done.stderr
+
+
+def test_a_file_whose_name_is_not_unicode_fails_alone(models: Path, photos: Path, tmp_path: Path) -> None:
+    with open(os.fsencode(photos) + b"/\xff.png", "wb") as file:  # noqa: PTH123 - a name that Path cannot say
+        file.write(encoded(FLAG))
+    done = segserve("segment", photos, "-o", tmp_path / "out", "--models", models, "--json", code=1)
+    report = json.loads(done.stdout)
+    assert (report["done"], len(report["failed"])) == (2, 1)
+    assert report["failed"][0] == {"path": f"{photos}/\\udcff.png", "reason": "its name is not UTF-8"}
+
+
+def test_files_of_a_picture_that_was_another_go_even_after_a_failure(
+    models: Path, photos: Path, tmp_path: Path
+) -> None:
+    out, path = tmp_path / "out", photos / "flag.jpg"
+    command = ["segment", photos, "-o", out, "--models", models, "--views"]
+    segserve(*command, "mask,overlay")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    segserve(*command, "mask", code=1)
+    path.write_bytes(encoded(FLAG[:30], "JPEG"))
+    segserve(*command, "mask")
+    assert np.asarray(Image.open(out / "flag.mask.png")).shape == (30, 90)
+    assert not (out / "flag.overlay.jpg").exists()
+    assert (out / "deep" / "er" / "flag.overlay.png").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -316,6 +360,22 @@ def interrupted(command: list[str], out: Path, number: signal.Signals, after: in
         process.send_signal(number)
         told = process.stderr.read()
     return process.returncode, told
+
+
+def test_making_all_anew_is_gone_on_with_when_it_is_interrupted(slow_models: Path, many: Path, tmp_path: Path) -> None:
+    out, some = tmp_path / "out", many / "0"
+    command = [sys.executable, "-m", "segserve", "segment", str(some), "-o", str(out), "--models", str(slow_models)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    before = (out / "000.mask.png").stat().st_mtime_ns
+    anew = [*command, "--views", "mask", "--overwrite"]
+    process = subprocess.Popen(anew, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (out / "000.mask.png").stat().st_mtime_ns > before, "the first mask")
+    process.send_signal(signal.SIGINT)
+    assert "the same command without --overwrite goes on with them" in process.communicate()[1]
+    made = len(lines_done(out))
+    done = subprocess.run([*anew[:-1], "--json"], capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)
+    assert (report["done"], report["skipped"], report["failed"]) == (50 - made, made, [])
 
 
 def test_five_hundred_pictures_interrupted_killed_and_gone_on_with(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -53,6 +54,22 @@ def test_a_worker_that_dies_is_replaced_and_only_its_own_requests_break(tmp_path
             assert load.seen["broken"] <= CLIENTS
             assert other in server.workers
             assert f"worker process {victim} was ended by {number.name}" in server.log.read_text()
+
+
+def test_where_the_machine_has_room_for_no_other_worker_those_that_live_go_on(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    with running(tmp_path / "models", tmp_path / "log", {"WORKERS": "2"}) as server:
+        wait_for(replaced(server, 0, 2), "two workers")
+        victim, other = server.workers
+        limits = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (3, limits[1]))  # three are always open
+        os.kill(victim, signal.SIGKILL)
+        said = "a worker process could not be started (Too many open files); the next one starts in"
+        wait_for(lambda: said in server.log.read_text(), "a failed start")
+        assert httpx.post(f"{server.url}/segment", files={"image": picture()}, timeout=30).status_code == 200
+        assert server.workers == [other]
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
+        wait_for(replaced(server, victim, 2), "a replacement")
 
 
 def test_a_worker_alone_is_replaced_and_ready_says_so(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Annotated, Any, Literal
@@ -154,5 +153,5 @@ def _read(body: bytes) -> tuple[bytes, Parameters]:
         if any(item["loc"][:1] == ("parameters",) for item in error.errors()):
             raise ParameterError(explain(error)) from error
         raise MalformedBody(f"the body is not what the task says: {explain(error)}") from error
-    except binascii.Error as error:
+    except ValueError as error:
         raise MalformedBody(f"inputs is not base64: {error}") from error

@@ -49,7 +49,7 @@ def describe(repository: Repository, model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "version": model.version,
-        "versions": sorted(repository.catalog.models[model.name]),
+        "versions": repository.versions(model.name),
         "default": model.name == repository.default(),
         "description": manifest.description,
         "input": manifest.input.model_dump(mode="json"),

@@ -116,14 +116,14 @@ async def ready(repository: RepositoryHere, lifecycle: LifecycleHere) -> JSONRes
 @router.head("/models/{name}", include_in_schema=False)
 async def model(name: Name, repository: RepositoryHere) -> dict[str, Any]:
     """A model's inputs and outputs."""
-    return metadata(repository.get(name), sorted(repository.catalog.models[name]))
+    return metadata(repository.get(name), repository.versions(name))
 
 
 @router.get("/models/{name}/versions/{version}")
 @router.head("/models/{name}/versions/{version}", include_in_schema=False)
 async def model_version(name: Name, version: Version, repository: RepositoryHere) -> dict[str, Any]:
     """The inputs and outputs of a model in that version."""
-    return metadata(repository.get(name, version), sorted(repository.catalog.models[name]))
+    return metadata(repository.get(name, version), repository.versions(name))
 
 
 @router.get("/models/{name}/ready")
