@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from export.card import model_card
-from export.compare import Proof
+from export.compare import EACH, Proof
 from export.convert import convert
 from export.draft import Terms, draft
 from export.errors import ExportError
@@ -26,7 +26,7 @@ from export.speed import Speed
 from service.errors import BundleError
 from service.golden import Golden
 from service.graph import Graph, Net
-from service.manifest import GOLDEN, MANIFEST, Check, InputSpec, Manifest, Variant
+from service.manifest import GOLDEN, GOLDEN_MIN, MANIFEST, Check, InputSpec, Manifest, Variant
 from service.segmenter import Segmenter
 
 MODEL = "model.onnx"
@@ -117,7 +117,15 @@ def _proved(folder: Path, trained: TrainedNet, candidate: Candidate, terms: Term
         output=candidate.output,
         classes=trained.classes,
         ignore=trained.ignore,
-        variants=(Variant(id="fp32", file=MODEL, lowering=lowering.name, providers=providers),),
+        variants=(
+            Variant(
+                id="fp32",
+                file=MODEL,
+                lowering=lowering.name,
+                providers=providers,
+                golden_min=min(GOLDEN_MIN, bar.min_agreement),
+            ),
+        ),
         metrics=trained.metrics,
     )
     graph = Graph(folder / MODEL, manifest, ("cpu",))
@@ -131,6 +139,11 @@ def _proved(folder: Path, trained: TrainedNet, candidate: Candidate, terms: Term
         raise ExportError(
             f"the graph agrees with PyTorch at {proof.agreement:.4%} of {proof.pixels} pixels (largest difference of a "
             f"logit {proof.max_abs_diff:.3g}), {bar.min_agreement:.4%} are needed; --min-agreement may lower the bar"
+        )
+    if proof.least < min(EACH, bar.min_agreement):
+        raise ExportError(
+            f"the graph agrees with PyTorch at only {proof.least:.4%} of the pixels of {proof.where}: it is wrong "
+            "there, however well it agrees elsewhere"
         )
     variant = manifest.reference
     golden = Golden(bar.golden, {variant.id: Segmenter(manifest, trained.reference)(bar.golden).coarse})

@@ -32,6 +32,10 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2, "int8": 1e-1}
 USUAL = 0.99
 """The rounding seen is what this share of the logits stays within; the largest difference would excuse every pixel."""
 
+EACH = 0.99
+"""Share of the pixels at which each single answer in fp32 has to agree at least: in the sum, small pictures would not
+weigh anything beside large ones."""
+
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 PLAIN = OutputSpec()
 
@@ -88,6 +92,10 @@ class Proof:
     pictures: int = 0
     sizes: tuple[tuple[int, int], ...] = ()
     batch: int = 1
+    least: float = 1.0
+    """Share of the pixels with the same class in the answer with the fewest."""
+    where: str = ""
+    """Which answer that was."""
 
     @classmethod
     def of(cls, comparisons: Iterable[Comparison], pictures: int) -> Proof:
@@ -106,6 +114,8 @@ class Proof:
             beyond=self.beyond + one.beyond,
             sizes=tuple(dict.fromkeys((*self.sizes, size))),
             batch=max(self.batch, one.batch),
+            least=min(self.least, one.agreement),
+            where=one.name if one.agreement < self.least else self.where,
         )
 
     @property
@@ -135,7 +145,10 @@ def compare(
     tolerance: float = TOLERANCE["fp32"],
     batch: int = 1,
 ) -> Comparison:
-    """What two nets say about one picture. Raises ExportError where their answers differ in shape."""
+    """What two nets say about one picture. Raises ExportError where their answers differ in shape, or where the first
+    says nothing: NaN at every pixel."""
+    if wanted.scores is not None and np.isnan(wanted.scores).any(axis=0).all():
+        raise ExportError(f"{name}: the reference itself answers NaN: are these weights of a run that diverged?")
     masks = _winners(wanted, output), _winners(found, output)
     if masks[0].shape != masks[1].shape:
         raise ExportError(f"{name}: the graph answers at {masks[1].shape}, its reference at {masks[0].shape}")

@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 
 from export.errors import ExportError
 from export.lowering import Choice, Lowering, Provider, choose_forms
+from export.refusal import first_line
 from export.rewrite import Prelu, rewrite_for_cpu, tidy
 from export.unpool import TABLE
 
@@ -50,7 +51,7 @@ def convert(
                 custom_translation_table=TABLE,
             )
     except Exception as error:
-        raise ExportError(f"torch cannot write the net as ONNX: {str(error).strip().splitlines()[0]}") from error
+        raise ExportError(f"torch cannot write the net as ONNX: {first_line(error.__cause__ or error)}") from error
     assert exported is not None
     if provider == "cpu":
         rewrite_for_cpu(exported.model, prelu)

@@ -41,7 +41,10 @@ def draft(target: Path) -> Iterator[Path]:
         yield folder
         open_bundle(folder, providers=("cpu",))
         target.mkdir(exist_ok=True)
-        folder.rename(target / folder.name)
+        try:
+            folder.rename(target / folder.name)
+        except OSError as error:
+            raise ExportError(f"{target} version {version} was taken meanwhile: run it again") from error
     except BundleError as error:
         reason = " ".join(str(error).replace(f"{folder}/", "").split())
         raise ExportError(f"the service would refuse the bundle: {reason}") from error
@@ -53,6 +56,8 @@ def next_version(target: Path) -> int:
     """One above the highest version there is. Raises ExportError where `target` is no place for a model."""
     if not NAME.fullmatch(target.name):
         raise ExportError(f"{target.name!r} is no model name: use letters, digits, '.', '_' and '-'")
+    if target.exists() and not target.is_dir():
+        raise ExportError(f"{target} is a file: name the model's folder, as in models/streets")
     if (target / MANIFEST).exists():
         raise ExportError(f"{target} is a bundle: name the model's folder, {target.parent}; the version is added")
     taken = [int(path.name) for path in target.glob("*") if path.name.isdecimal()]

@@ -69,7 +69,7 @@ def take_over(file: Path, target: Path) -> Foreign:
 def _read(file: Path) -> ModelProto:
     """The file's message, without weights that lie in other files."""
     try:
-        model = onnx.load(file, load_external_data=False)
+        model = onnx.load(file, format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise ExportError(f"{file} is no ONNX file, or cut off") from error
     if not model.graph.node:

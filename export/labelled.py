@@ -60,7 +60,7 @@ class Labelled:
                 totals[name] += confusion(labels, segmenter(picture).mask, classes, ignore=(IGNORED,))
         if not any(total.any() for total in totals.values()):
             raise ValueError(f"every pixel of the {len(self.pairs)} masks is ignored: there is nothing to score")
-        return {name: mean_iou(total) for name, total in totals.items()}
+        return {name: mean_iou(total, sorted(self.ignore)) for name, total in totals.items()}
 
     def _labels(self, path: Path, classes: int) -> NDArray[np.uint8]:
         """A mask's class ids, uint8 (H, W), those that do not count as IGNORED."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ class Speed:
 def processor() -> str:
     """What the processor calls itself, as far as the system tells."""
     lscpu = which("lscpu")
-    told = "" if lscpu is None else subprocess.check_output([lscpu], text=True, env={"LC_ALL": "C"})  # noqa: S603
+    told = ""
+    if lscpu is not None:
+        english = os.environ | {"LC_ALL": "C"}
+        told = subprocess.run([lscpu], capture_output=True, text=True, check=False, env=english).stdout  # noqa: S603
     named = (line.split(":")[1].strip() for line in told.splitlines() if line.startswith("Model name"))
     return next(named, platform.processor() or platform.machine())

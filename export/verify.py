@@ -10,7 +10,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from export.compare import TOLERANCE, Comparison, Picture, Proof, compare
+from export.compare import EACH, TOLERANCE, Comparison, Picture, Proof, compare
 from export.errors import ExportError
 from export.pair import Pair, mask_of
 from export.pictures import golden_picture
@@ -29,20 +29,22 @@ BAR = 0.9999
 @dataclass(frozen=True)
 class Verdict:
     """How far a variant agreed with its reference (`proof`; None where there is none but the golden mask) and with its
-    golden mask (`golden`, share of the pixels; None where there is none), and the bars for both."""
+    golden mask (`golden`, share of the pixels; None where there is none), and the bars for both; `each` is that of each
+    answer alone."""
 
     variant: str
     provider: str
     reference: str
     bar: float
+    each: float
     golden_min: float
     proof: Proof | None
     golden: float | None
 
     @property
     def holds(self) -> bool:
-        """Whether both bars are reached."""
-        enough = self.proof is None or self.proof.agreement >= self.bar
+        """Whether all bars are reached."""
+        enough = self.proof is None or (self.proof.agreement >= self.bar and self.proof.least >= self.each)
         return enough and (self.golden is None or self.golden >= self.golden_min)
 
     def __str__(self) -> str:
@@ -51,6 +53,8 @@ class Verdict:
         if self.proof is None:
             return f"{asked} {golden}"
         beyond = self.proof.beyond / max(self.proof.logits, 1)
+        if self.proof.least < self.each:
+            golden += f"; at {self.proof.where} alone {self.proof.least:.4%} ({self.each:.4%} are needed)"
         return (
             f"{asked} {self.proof.agreement:.4%} of {self.proof.pixels} pixels ({self.bar:.4%} are needed; "
             f"{self.proof.near_ties} near-ties and {self.proof.real} real differences), largest difference of a logit "
@@ -124,7 +128,8 @@ def verify(
         comparison = compare("golden mask", golden.picture, Answer(None, golden.masks[chosen.id]), found)
         notes.add(comparison, "the golden mask")
         agreement = comparison.agreement
-    verdict = Verdict(chosen.id, provider, reference, _bar(chosen), chosen.golden_min, proof, agreement)
+    each = min(EACH, _bar(chosen)) if chosen.precision == "fp32" else 0.0
+    verdict = Verdict(chosen.id, provider, reference, _bar(chosen), each, chosen.golden_min, proof, agreement)
     notes.finish(_summary(verdict, manifest, chosen))
     return verdict
 
@@ -193,6 +198,8 @@ def _summary(verdict: Verdict, manifest: Manifest, variant: Variant) -> dict[str
         "holds": verdict.holds,
         "agreement": proof and proof.agreement,
         "agreement_needed": verdict.bar,
+        "least_agreement": proof and proof.least,
+        "least_agreement_needed": verdict.each,
         "golden_agreement": verdict.golden,
         "golden_agreement_needed": verdict.golden_min,
         "near_ties": proof and proof.near_ties,

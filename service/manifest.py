@@ -150,6 +150,10 @@ class Check(Record):
     warnings: tuple[str, ...] = ()
 
 
+GOLDEN_MIN = 0.999
+"""Share of the pixels at which a variant has to agree with its golden mask, unless its bundle says another."""
+
+
 class Variant(Record):
     """One graph of a bundle; the first is the reference."""
 
@@ -158,7 +162,7 @@ class Variant(Record):
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
     lowering: str = Field(default="native", description="how max-unpooling is expressed in the graph")
     providers: tuple[str, ...] = ("cpu",)
-    golden_min: Annotated[float, Field(ge=0, le=1)] = 0.999
+    golden_min: Annotated[float, Field(ge=0, le=1)] = GOLDEN_MIN
     check: Check | None = None
 
     @field_validator("file")

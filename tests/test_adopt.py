@@ -402,6 +402,12 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
         assert_refused(result, tmp_path / "models", "no ONNX file, or cut off")
 
 
+def test_a_file_that_is_called_like_another_form_of_onnx_is_read_as_what_it_is(tmp_path: Path) -> None:
+    for name in ("classes.json", "net.onnxtxt", "net.pbtxt", "net.txt"):
+        (tmp_path / name).write_text('{"classes": []}')
+        assert_refused(adopt(tmp_path / name, tmp_path / "models" / "net"), tmp_path / "models", "no ONNX file")
+
+
 def test_weights_in_a_file_that_is_missing_or_elsewhere_are_refused(tmp_path: Path) -> None:
     in_two_files(tmp_path / "net.onnx")
     (data,) = (path for path in tmp_path.iterdir() if path.suffix != ".onnx")

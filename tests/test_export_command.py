@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from export.bundle import Bar, export_bundle
 from export.cli import main
-from export.draft import Terms
+from export.draft import Terms, draft
 from export.errors import ExportError
 from export.prove import TorchNet
 from export.source import Candidate, TrainedNet
 from export.tracing import ServedNet, trace
 from service.bundle import open_bundle
 from service.manifest import InputSpec
+from tests.bundles import write_bundle
 from training.evaluate import of_net
 from training.nets import build_net
 from training.scenes import SCENE_CLASSES, scene
@@ -186,6 +187,61 @@ def test_below_the_bar_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"agrees with PyTorch at .* 99\.9900% are needed; --min-agreement"):
         export_bundle(trained, tmp_path / "models" / "fickle", Terms("", "MIT", "MIT"), Bar(scene(1)[0]))
     assert list((tmp_path / "models").iterdir()) == []
+
+
+class Small(nn.Module):
+    """Answers the opposite where the picture is small."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.net(image) * (-1 if image.shape[-2] < 100 else 1)
+        return logits
+
+
+def test_a_size_at_which_the_graph_is_wrong_is_not_outweighed_by_others(tmp_path: Path) -> None:
+    net = build_net("segnet-basic", 6, 8)
+    graph, reference = (ServedNet(one, 255, (0, 0, 0), (1, 1, 1)).eval() for one in (net, Small(net)))
+    candidate = Candidate(trace(graph, 16, (96, 128)), InputSpec(fit="native", multiple_of=16))
+    trained = TrainedNet([candidate], TorchNet(reference), SCENE_CLASSES.classes, (), {"net": "small"})
+    with pytest.raises(ExportError, match=r"of the pixels of picture 1 at \d+x\d+: it is wrong there"):
+        export_bundle(trained, tmp_path / "models" / "small", Terms("", "MIT", "MIT"), Bar(scene(1)[0], (), 0.9))
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_weights_of_a_run_that_diverged_are_refused(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
+    state = torch.load(checkpoint, weights_only=True)
+    name = next(name for name, tensor in state.items() if tensor.ndim == 4)
+    state[name][0, 0, 0, 0] = float("nan")
+    torch.save(state, tmp_path / "diverged.pt")
+    result = export("segnet-basic", tmp_path / "diverged.pt", classes, tmp_path / "models", *NARROW)
+    assert_refused(result, tmp_path / "models", "itself answers NaN")
+
+
+def test_a_lower_bar_holds_for_the_golden_picture_too(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    assert export("segnet-basic", checkpoint, classes, models, *NARROW, "--min-agreement", "0.95").exit_code == 0
+    manifest = json.loads((models / "streets" / "1" / "model.json").read_text())
+    assert manifest["variants"][0]["golden_min"] == 0.95
+
+
+def test_a_version_that_is_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    target = tmp_path / "models" / "rgb"
+    write_bundle(tmp_path / "other")
+
+    def both() -> None:
+        with draft(target) as folder:
+            shutil.copytree(tmp_path / "other" / "rgb" / "1", folder, dirs_exist_ok=True)
+            shutil.copytree(tmp_path / "other" / "rgb" / "1", target / "1")
+
+    with pytest.raises(ExportError, match="version 1 was taken meanwhile: run it again"):
+        both()
+    assert [path.name for path in target.parent.iterdir()] == ["rgb"]
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match="is a file"), draft(tmp_path / "file"):
+        pass
 
 
 def test_wrong_weights_are_refused(checkpoint: Path, classes: Path, tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_redis_leaves_itself_a_quarter_of_its_memory(memory: str, most: str) -> 
 
 
 def test_keys_come_from_files_of_a_secret() -> None:
-    server = rendered("redis").server()
+    server = Rendered.of({"keys": {"secret": "segserve-keys", "admin": True}}).server()
     values = {one["name"]: one.get("value") for one in server["env"]}
     for kind in ("api", "admin"):
         assert values[f"SEGSERVE_{kind.upper()}_KEYS"] == f"@/run/secrets/segserve/{kind}_keys"
@@ -255,6 +255,7 @@ def test_kserve_takes_the_place_of_deployment_and_service() -> None:
         ({"models": {"from": "init", "init": {"image": "x"}}}, "/models/init/command"),
         ({"models": {"from": "bucket"}}, "/models/from"),
         ({"settings": {"PORT": "9000"}}, "PORT"),
+        ({"settings": {"DRAIN_DELAY": "30"}}, "DRAIN_DELAY"),
         ({"settings": {"TIMEOUT": 10}}, "/settings/TIMEOUT"),
         ({"redis": {"url": "http://x"}}, "/redis/url"),
         ({"keys": {"admin": True}}, "/keys/secret"),
@@ -268,6 +269,27 @@ def test_a_wrong_value_is_refused_with_its_place(values: dict[str, Any], place: 
     with pytest.raises(helm_python.HelmValuesError) as refused:
         Rendered.of(values)
     assert place in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"autoscaling": {"enabled": True, "min": 12}},
+        {"kserve": {"enabled": True, "storageUri": "pvc://a/b", "minReplicas": 12}},
+    ],
+)
+def test_fewer_replicas_at_most_than_at_least_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(helm_python.HelmError, match=r"12 .* at least"):
+        Rendered.of(values)
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [("redis://cache", 6379), ("redis://cache:6380/1", 6380), ("rediss://cache:6381?ssl_cert_reqs=none", 6381)],
+)
+def test_the_redis_that_is_named_may_be_reached(url: str, port: int) -> None:
+    policy = Rendered.of({"redis": {"url": url}, "networkPolicy": {"enabled": True}}).one("NetworkPolicy")
+    assert {"protocol": "TCP", "port": port} in [one for rule in policy["spec"]["egress"] for one in rule["ports"]]
 
 
 def test_the_chart_is_of_this_version() -> None:

@@ -23,6 +23,8 @@ from torch import nn
 
 import export.revision
 from export.cli import main
+from export.errors import ExportError
+from export.labelled import Labelled
 from export.sensitivity import Layers, choose
 from service.bundle import open_bundle
 from service.graph import Graph
@@ -277,6 +279,31 @@ def test_the_old_bundle_is_back_where_the_new_one_cannot_take_its_place(
         change()
     monkeypatch.undo()
     assert content(wild) == before
+
+
+def test_a_bundle_that_somebody_else_changes_meanwhile_keeps_what_they_did(wild: Path) -> None:
+    def change() -> None:
+        with export.revision.revision(wild) as mine:
+            (mine / "model.json").write_text("{}")
+            with export.revision.revision(wild) as theirs:
+                (theirs / "model.json").write_text("[]")
+
+    with pytest.raises(ExportError, match="was changed meanwhile"):
+        change()
+    assert (wild / "model.json").read_text() == "[]"
+    assert [path.name for path in wild.parent.parent.iterdir()] == ["rgb"]
+
+
+def test_ignored_classes_have_no_part_in_the_cost(tmp_path: Path) -> None:
+    bundle, data = write_bundle(tmp_path / "models"), tmp_path / "data"
+    for kind in ("images", "masks"):
+        (data / "val" / kind).mkdir(parents=True)
+    classes = [spec.model_dump() for spec in class_specs(("red", "green", "blue"))]
+    (data / "classes.json").write_text(json.dumps({"classes": classes, "ignore": [1]}))
+    (data / "val" / "images" / "a.png").write_bytes(encoded(bands(RED, GREEN, height=60, width=80)))
+    Image.new("L", (80, 60), 0).save(data / "val" / "masks" / "a.png")  # so green is wrong, at every second pixel
+    miou = Labelled.open(data, "val", read_manifest(bundle)).miou({"net": open_bundle(bundle, ("cpu",)).segmenter})
+    assert miou["net"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_a_half_precision_keeps_its_ends_in_float32(exported: Path) -> None:

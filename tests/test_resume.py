@@ -123,5 +123,18 @@ def test_a_state_that_cannot_be_read_is_said(data: Path, tmp_path: Path) -> None
     assert "state.pt cannot be read" in done.output
 
 
+def test_a_run_that_was_cut_off_before_its_first_state_begins_anew(
+    data: Path, unbroken: RunFolder, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.recipe.write_bytes(unbroken.recipe.read_bytes())
+    _trained(command(data, run.path, "--resume"))
+    assert records(run) == records(unbroken)
+    (run.path / "state.pt").unlink()
+    done = CliRunner().invoke(main, command(data, run.path, "--resume"))
+    assert (done.exit_code, "state.pt is missing" in done.output) == (1, True)
+
+
 def test_resume_and_overwrite_contradict_each_other(data: Path, tmp_path: Path) -> None:
     assert CliRunner().invoke(main, command(data, tmp_path / "run", "--resume", "--overwrite")).exit_code == 2

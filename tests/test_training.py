@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +13,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save
 
 from service.scores import mean_iou
+from tests.bundles import write_bundle
 from training.augment import Augmentation
 from training.average import moving_average
 from training.checkpoint import Checkpoint
@@ -226,6 +230,45 @@ def test_a_net_with_a_channel_for_an_ignored_class_can_be_scored(data: Path) -> 
     path.write_text(json.dumps(json.loads(path.read_text()) | {"ignore": [300]}))
     with pytest.raises(ValueError, match="ignore"):
         DataFolder.open(data)
+
+
+def test_pictures_are_read_as_the_service_reads_them(data: Path) -> None:
+    pair = DataFolder.open(data).pairs("val")[0]
+    upright = pair.picture()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    lying = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
+    path = pair.image.with_suffix(".png")
+    pair.image.unlink()
+    lying.save(path, exif=exif)
+    turned = replace(pair, image=path)
+    np.testing.assert_array_equal(turned.picture(), upright)
+    assert turned.ids().shape == upright.shape[:2]
+
+
+def test_a_checkpoint_of_another_version_says_so_in_one_line(data: Path, tmp_path: Path) -> None:
+    best = train(data, TINY, tmp_path / "run", show=False)
+    path = RunFolder(tmp_path / "run").best
+    with safe_open(path, framework="pt") as file:
+        notes = file.metadata()
+    recipe = json.dumps(json.loads(notes["recipe"]) | {"of_tomorrow": 1})
+    path.write_bytes(save(best.state, notes | {"recipe": recipe}))
+    done = CliRunner().invoke(main, ["evaluate", str(data), str(path)])
+    assert (done.exit_code, len(done.output.splitlines())) == (1, 1)
+    assert "another version of segserve-train" in done.output and "of_tomorrow" in done.output
+
+
+def test_a_bundle_with_other_classes_than_the_folder_is_refused(data: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["evaluate", str(data), str(write_bundle(tmp_path / "models"))])
+    assert done.exit_code == 1
+    assert "has the classes red, green, blue" in done.output
+
+
+def test_scenes_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for arguments in ([str(tmp_path / "file")], [str(tmp_path / "data"), "--seed", "-1"]):
+        done = CliRunner().invoke(main, ["scenes", *arguments])
+        assert (done.exit_code, done.output.count("Error: ")) == (1, 1)
 
 
 def test_a_run_is_not_overwritten_by_accident(data: Path, tmp_path: Path) -> None:

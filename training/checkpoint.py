@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from service.manifest import explain
 from training.nets import build_net
 from training.recipe import Recipe
 
@@ -70,8 +72,12 @@ class Checkpoint:
             metadata = {}
         if "recipe" not in metadata:
             raise ValueError(f"{path} was not written by segserve-train: it carries no recipe")
+        try:
+            recipe = Recipe.model_validate_json(metadata["recipe"])
+        except ValidationError as error:
+            raise ValueError(f"{path} was written by another version of segserve-train: {explain(error)}") from error
         return cls(
-            recipe=Recipe.model_validate_json(metadata["recipe"]),
+            recipe=recipe,
             classes=int(metadata["classes"]),
             state=load_file(path),
             metrics=json.loads(metadata["metrics"]),

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from service.errors import SegserveError
-from service.manifest import explain
+from service.manifest import explain, read_manifest
 from training import evaluate as scoring
 from training.checkpoint import Checkpoint
 from training.dataset import DataFolder
@@ -99,6 +99,9 @@ def train_command(
         best = train(data, recipe, run, loaders, overwrite=overwrite, resume=resume, save_seconds=save_seconds)
     except (ValueError, FloatingPointError, OSError) as error:
         raise click.ClickException(_last_line(error)) from error
+    except RuntimeError as error:  # of torch: memory, a loader process that was killed
+        hint = "where memory is short, a smaller --batch or crop and fewer --loaders help"
+        raise click.ClickException(f"{_last_line(error)}; {hint}") from error
     except KeyboardInterrupt as interrupt:
         raise click.ClickException("interrupted; the same command with --resume goes on") from interrupt
     click.echo(f"val mIoU {best.metrics['miou']:.4f} at epoch {best.metrics['epoch']}: {RunFolder(run).best}")
@@ -124,7 +127,8 @@ def _recipe_of(path: Path) -> Recipe:
 
 def _last_line(error: Exception) -> str:
     """What an error says; one that comes from a loader process has that process's traceback before it."""
-    return str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].removeprefix("ValueError: ")
 
 
 @main.command(name="evaluate")
@@ -172,7 +176,10 @@ def evaluate_command(
 @click.option("--seed", default=0, show_default=True)
 def scenes_command(folder: Path, train: int, val: int, height: int, width: int, seed: int) -> None:
     """Write a data folder of synthetic street scenes with ground truth."""
-    write_scenes(folder, train, val, height, width, seed)
+    try:
+        write_scenes(folder, train, val, height, width, seed)
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _segment(target: str, model: str | None, folder: DataFolder) -> AbstractContextManager[scoring.Segment]:
@@ -180,9 +187,15 @@ def _segment(target: str, model: str | None, folder: DataFolder) -> AbstractCont
         return scoring.of_server(target, model)
     if not Path(target).exists():
         raise ValueError(f"there is no file or folder {target}; a server's URL begins with http://")
+    channels = folder.classes.channels
     if Path(target).is_dir():
+        names, known = ([spec.name for spec in specs] for specs in (channels, read_manifest(Path(target)).classes))
+        if names != known[: len(names)]:
+            raise ValueError(
+                f"{target} has the classes {', '.join(known)}, {folder.root} {', '.join(names)}: not the same"
+            )
         return nullcontext(scoring.of_bundle(Path(target)))
-    checkpoint, channels = Checkpoint.load(Path(target)), folder.classes.channels
+    checkpoint = Checkpoint.load(Path(target))
     if checkpoint.classes != len(channels):
         raise ValueError(f"{target} tells {checkpoint.classes} classes apart, {folder.root} has {len(channels)}")
     return nullcontext(scoring.of_net(checkpoint.build(), checkpoint.recipe.input, channels, checkpoint.temperature))

@@ -17,11 +17,19 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from service.errors import SegserveError
+from service.image import decode
 from service.manifest import ClassList, read_classes
 from training.augment import Augmentation
 
 IGNORED = 255
 """The label of pixels that neither the loss nor the score counts."""
+
+LARGEST = 1 << 28
+"""Pixels of a picture: they are trusted files, which may be larger than what strangers may send."""
+
+ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)
+"""EXIF's tag for how a picture is turned, and its values at which height and width change places."""
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -34,17 +42,20 @@ class Pair:
     mask: Path
 
     def picture(self) -> NDArray[np.uint8]:
-        """The picture, uint8 (H, W, 3), RGB."""
-        with _opened(self.image) as picture:
-            return np.asarray(picture.convert("RGB"))
+        """The picture as the service reads it, uint8 (H, W, 3), RGB."""
+        try:
+            return decode(self.image.read_bytes(), LARGEST).rgb
+        except (OSError, SegserveError) as error:
+            raise ValueError(f"{self.image} cannot be read: {error}") from error
 
     def ids(self) -> NDArray[np.uint8]:
         """The mask's class ids, uint8 (H, W), of the picture's size; of the picture only the header is read."""
         with _opened(self.image) as picture, _opened(self.mask) as mask:
             if mask.mode not in ("L", "P"):
                 raise ValueError(f"{self.mask} is a {mask.mode} picture: a mask is 8-bit, grey or palette")
-            if mask.size != picture.size:
-                sizes = f"{mask.width}x{mask.height}, its picture {picture.width}x{picture.height}"
+            width, height = picture.size[::-1] if picture.getexif().get(ORIENTATION) in LYING else picture.size
+            if mask.size != (width, height):
+                sizes = f"{mask.width}x{mask.height}, its picture {width}x{height}"
                 raise ValueError(f"{self.mask} is {sizes}: the sizes must be equal")
             return np.asarray(mask)
 

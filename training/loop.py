@@ -41,7 +41,7 @@ def train(
         trainer.restore(state)
     else:
         progress = Progress()
-        folder.begin(recipe, overwrite)
+        folder.begin(recipe, overwrite, resume)
         folder.save(progress, trainer.state())
     with tqdm(total=trainer.steps, initial=progress.step, unit="step", disable=not show) as bar:
         while progress.step < trainer.steps and not (recipe.patience and progress.stale >= recipe.patience):

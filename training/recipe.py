@@ -12,7 +12,7 @@ from training.pretrained import IMAGENET, MEAN, STD
 
 
 class Recipe(BaseModel):
-    """Everything that decides how a net is trained; the same recipe and seed on the same machine give the same net."""
+    """Everything that decides how a net is trained; the same recipe and seed on the same CPU give the same net."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -59,9 +59,12 @@ class RunFolder:
     def _state(self) -> Path:
         return self.path / "state.pt"
 
-    def begin(self, recipe: Recipe, overwrite: bool) -> None:
-        """Make the folder ready for a new run. Raises ValueError where it holds one that is not to be overwritten."""
-        if (self.recipe.exists() or self.best.exists()) and not overwrite:
+    def begin(self, recipe: Recipe, overwrite: bool, resume: bool = False) -> None:
+        """Make the folder ready for a new run. Raises ValueError where it holds one that is not to be overwritten; with
+        `resume`, one that was cut off before there was anything to keep does not count."""
+        if resume and self.best.exists():
+            raise ValueError(f"{self._state} is missing, so the run cannot go on: --overwrite begins anew")
+        if (self.recipe.exists() or self.best.exists()) and not overwrite and not resume:
             raise ValueError(
                 f"{self.path} holds a run: --resume goes on with it, --overwrite loses it, or choose another folder"
             )
