@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Error, Page, Route, expect
 
 from service.keys import digest
 from tests.browser import canvas_pixels, chromium, grave_findings, opened, seen_pixels
@@ -461,6 +461,61 @@ def test_axe_finds_nothing_grave(scheme: str, browser: Browser, server: Server) 
         page.locator("#file").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"})
         expect(page.get_by_role("alert")).to_be_visible()
         assert grave_findings(page) == []
+
+
+def test_a_picture_that_fails_leaves_nothing_of_the_one_before(browser: Browser, server: Server) -> None:
+    with opened(browser, f"{server.url}/", refusals=1) as page:
+        page.locator("#model:enabled").wait_for()
+        show(page)
+        saved = page.get_by_role("button", name="mask", exact=True)
+        expect(saved).to_be_enabled()
+        page.locator("#file").set_input_files({"name": "no.png", "mimeType": "image/png", "buffer": PNG[:200]})
+        expect(page.locator("#notice")).to_contain_text("corrupt or truncated")
+        expect(saved).to_be_disabled()
+        expect(page.locator("#summary")).to_be_empty()
+        show(page)
+        expect(saved).to_be_enabled()
+
+
+def test_comparing_that_is_switched_off_is_not_answered_later(page: Page) -> None:
+    show(page)
+    answers: list[Route] = []
+    page.route("**/segment?*model=swapped*", lambda route: answers.append(route))  # noqa: PLW0108 - playwright marks it
+    page.get_by_label("With").select_option("swapped")
+    eventually(page, lambda: len(answers) == 1)
+    page.get_by_label("With").select_option("")
+    with suppress(Error):  # the page may have ended the request
+        answers[0].continue_()
+    page.wait_for_timeout(300)
+    expect(page.locator("#disagreement")).to_be_empty()
+
+
+PROMPT = """() => {
+    const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    window.given = [];
+    navigator.mediaDevices.getUserMedia = async (wanted) => {
+        await new Promise((allow) => { window.allow = allow; });
+        const stream = await real(wanted);
+        window.given.push(stream);
+        return stream;
+    };
+}"""
+
+
+def test_a_camera_that_is_allowed_too_late_goes_off_again(page: Page) -> None:
+    page.evaluate(PROMPT)
+    page.get_by_role("button", name="Live").click()
+    page.get_by_role("button", name="Start").click()
+    eventually(page, lambda: bool(page.evaluate("typeof window.allow === 'function'")))
+    show(page)
+    page.evaluate("window.allow()")
+    eventually(page, lambda: bool(page.evaluate("window.given.length === 1")))
+    eventually(
+        page, lambda: bool(page.evaluate("window.given[0].getTracks().every((track) => track.readyState === 'ended')"))
+    )
+    expect(page.locator("#live-start")).to_have_text("Start")
+    expect(page.locator("#summary")).to_contain_text("red")
+    expect(page.get_by_role("button", name="mask", exact=True)).to_be_enabled()
 
 
 def test_the_camera_is_segmented_live_and_a_frame_can_be_kept(page: Page) -> None:

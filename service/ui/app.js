@@ -73,7 +73,7 @@ class Workbench {
     this.second = null;
     this.share = null;
     if (this.picker.other && chosen('layout') === 'single') choose('layout', 'side');
-    if (this.picker.other && this.file) this.run();
+    if (this.file) this.run(); // which ends the asking of one that is compared no longer
     this.redraw();
   }
 
@@ -89,7 +89,7 @@ class Workbench {
     this.livePanel.stop();
     this.file = file;
     this.forget();
-    byId('summary').textContent = '';
+    this.downloads.refresh();
     this.visible = this.show(file, file, file.size < SMALL ? this.answerSoon() : null);
     return this.run();
   }
@@ -105,6 +105,7 @@ class Workbench {
   forget() {
     Object.assign(this, { result: null, second: null, share: null });
     this.readout.hide();
+    byId('summary').textContent = '';
   }
 
   /** Show what the browser can, by default the file itself, at the moment; whether it can. */
@@ -161,8 +162,9 @@ class Workbench {
   attempt(work, again) {
     return this.notice.attempt(work, ({ status }) => {
       if (!this.result && this.picker.model) this.classes.setModel(this.picker.model); // the last picture's shares go
-      const openOther = ['Open another picture', () => byId('file').click()];
-      return [413, 415, 422].includes(status) ? [openOther] : [['Try again', again]];
+      this.redraw();
+      if ([413, 415, 422].includes(status)) return [['Open another picture', () => byId('file').click()]];
+      return [['Try again', status === 404 ? () => this.start() : again]]; // 404: the models are others than they were
     });
   }
 
@@ -257,6 +259,7 @@ class Workbench {
 
   endLive(problem) {
     byId('layer').disabled = false;
+    byId('summary').textContent = '';
     if (problem) this.notice.tell(problem, [['Start again', () => this.livePanel.start()]]);
   }
 }

@@ -28,7 +28,8 @@ export class Classes {
     this.reflect();
   }
 
-  /** The shares of a result, the largest first; with `keepOrder` the rows stay where they are. */
+  /** The shares of a result, the largest first; with `keepOrder` the rows that are listed stay where they are, and
+   *  classes that were absent follow them. */
   setShares(shares, keepOrder = false) {
     const top = shares[0]?.share || 1;
     for (const { spec, share } of shares) {
@@ -37,10 +38,12 @@ export class Classes {
       row.bar.style.width = `${(100 * share) / top}%`;
       row.item.classList.toggle('gone', share === 0);
     }
-    if (keepOrder) return;
-    const items = (wanted) => shares.filter(wanted).map(({ spec }) => this.rows.get(spec.id).item);
-    const missing = items(({ share }) => share === 0);
-    this.list.replaceChildren(...items(({ share }) => share > 0));
+    const isListed = ({ spec, share }) => share > 0 || (keepOrder && this.list.contains(this.rows.get(spec.id).item));
+    const itemsOf = (some) => some.map(({ spec }) => this.rows.get(spec.id).item);
+    const listed = itemsOf(shares.filter(isListed));
+    const missing = itemsOf(shares.filter((one) => !isListed(one)));
+    if (keepOrder) this.list.append(...listed.filter((item) => !this.list.contains(item)));
+    else this.list.replaceChildren(...listed);
     this.absent.replaceChildren(...missing);
     this.fold.hidden = missing.length === 0;
     this.fold.querySelector('summary').textContent = `${missing.length} not in this picture`;

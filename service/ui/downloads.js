@@ -67,7 +67,6 @@ export class Downloads {
   }
 
   async copyCode() {
-    const before = this.copy.textContent;
     try {
       await navigator.clipboard.writeText(this.code.textContent);
       this.copy.textContent = 'Copied';
@@ -76,7 +75,7 @@ export class Downloads {
       this.copy.textContent = 'Press Ctrl+C';
     }
     setTimeout(() => {
-      this.copy.textContent = before;
+      this.copy.textContent = 'Copy';
     }, 1500);
   }
 }

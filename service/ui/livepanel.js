@@ -15,6 +15,7 @@ export class LivePanel {
     Object.assign(this, elements, { stage, currentModel });
     this.live = null;
     this.stream = null;
+    this.attempt = null; // what was started last and not stopped since
     this.startButton.addEventListener('click', () => (this.stream ? this.stop() : this.start()));
     this.keep.addEventListener('click', () => this.keepFrame());
     this.device.addEventListener('change', () => this.stream && this.restart());
@@ -31,22 +32,32 @@ export class LivePanel {
   async start() {
     this.startButton.disabled = true;
     this.stage.startLive();
+    const attempt = {};
+    this.attempt = attempt;
+    const isStopped = () => this.attempt !== attempt;
     try {
-      await this.open();
+      await this.open(isStopped);
     } catch (error) {
-      this.stop(error instanceof Problem ? error : cameraProblem(error));
+      if (!isStopped()) this.stop(error instanceof Problem ? error : cameraProblem(error));
     } finally {
       this.startButton.disabled = false;
     }
   }
 
-  async open() {
+  /** Asking for the camera takes as long as people take: `isStopped()` says whether it is still wanted. */
+  async open(isStopped) {
     const { Live } = await import('./live.js');
     const deviceId = this.device.value ? { exact: this.device.value } : undefined;
     const wanted = { deviceId, width: { ideal: WIDTH }, facingMode: deviceId ? undefined : { ideal: 'environment' } };
-    this.stream = await navigator.mediaDevices.getUserMedia({ video: wanted, audio: false });
-    this.stream.getVideoTracks()[0].addEventListener('ended', () => this.stop(cameraProblem({ name: 'ended' })));
-    await this.listDevices();
+    const stream = await navigator.mediaDevices.getUserMedia({ video: wanted, audio: false });
+    if (isStopped()) {
+      stream.getTracks().forEach((track) => track.stop());
+      return;
+    }
+    this.stream = stream;
+    stream.getVideoTracks()[0].addEventListener('ended', () => this.stream === stream && this.stop(cameraProblem({ name: 'ended' })));
+    await this.listDevices(stream);
+    if (isStopped()) return;
     const model = this.currentModel();
     const live = new Live({
       model: model.name,
@@ -57,8 +68,8 @@ export class LivePanel {
       onEnd: (problem) => this.live === live && this.stop(problem),
     });
     this.live = live;
-    await live.start(this.stream);
-    this.startButton.textContent = 'Stop';
+    await live.start(stream);
+    if (!isStopped()) this.startButton.textContent = 'Stop';
   }
 
   async show(live, model, { mask, frame }) {
@@ -81,7 +92,8 @@ export class LivePanel {
 
   /** The camera goes off; `problem` says why, where it was not wanted. */
   stop(problem = null) {
-    const running = this.stream !== null;
+    const running = this.attempt !== null;
+    this.attempt = null;
     this.live?.stop();
     this.stream?.getTracks().forEach((track) => track.stop());
     this.live = null;
@@ -98,9 +110,9 @@ export class LivePanel {
     this.start();
   }
 
-  async listDevices() {
+  async listDevices(stream) {
     const cameras = (await navigator.mediaDevices.enumerateDevices()).filter(({ kind }) => kind === 'videoinput');
-    const chosen = this.device.value || this.stream.getVideoTracks()[0].getSettings().deviceId;
+    const chosen = this.device.value || stream.getVideoTracks()[0].getSettings().deviceId;
     this.device.replaceChildren(...cameras.map(({ label, deviceId }, index) => new Option(label || `Camera ${index + 1}`, deviceId)));
     if (cameras.some(({ deviceId }) => deviceId === chosen)) this.device.value = chosen;
   }

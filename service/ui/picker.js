@@ -11,12 +11,13 @@ export class Picker {
     byId('other').addEventListener('change', (event) => this.compareWith(event.target.value));
   }
 
-  /** Ask the server for its models; the page's address may name the first, `?model=NAME`. Throws a Problem. */
+  /** Ask the server for its models; the one chosen before stays; the page's address may name
+   *  the first, `?model=NAME`. Throws a Problem. */
   async load() {
     this.all = await models();
     if (this.all.length === 0) throw new Problem(503, '', 'This server has no model that is ready: its /health/ready says why.');
     const names = this.all.map(({ name }) => name);
-    const asked = new URLSearchParams(location.search).get('model');
+    const asked = this.model?.name ?? new URLSearchParams(location.search).get('model');
     const first = names.includes(asked) ? asked : (this.all.find((one) => one.default) ?? this.all[0]).name;
     byId('model').replaceChildren(...names.map((name) => new Option(name, name, false, name === first)));
     byId('model').disabled = false;

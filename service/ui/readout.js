@@ -8,6 +8,7 @@ const AWAY = 14; // pixels from the pointer
 export class Readout {
   constructor(label, spoken, stage) {
     Object.assign(this, { label, spoken, stage, last: null });
+    this.refused = new WeakSet(); // results that are not to be had again: not asked for with every move
   }
 
   /** Show what `results` say of a pixel; where they do not know how sure they are, they are asked for it. */
@@ -15,7 +16,8 @@ export class Readout {
     this.last = info && results.length > 0 ? { info, results } : null;
     this.draw();
     for (const result of this.last?.results ?? []) {
-      if (!result.levels) result.confidence().then((levels) => levels && this.draw(), () => {});
+      if (result.levels || this.refused.has(result)) continue;
+      result.confidence().then((levels) => levels && this.draw(), () => this.refused.add(result));
     }
   }
 
