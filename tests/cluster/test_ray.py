@@ -48,12 +48,12 @@ def deployment(
     two_nodes: Cluster, redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("ray")
-    with deployed(two_nodes, folder, MODELS, 2, {"RESULTS": redis.url}) as made:
+    with deployed(two_nodes, folder, MODELS, 2, {"RESULTS": redis.url, "VARIANT": "fp32"}) as made:
         yield made
 
 
 def test_the_masks_are_those_of_a_server_alone(deployment: Deployment, tmp_path: Path) -> None:
-    with running(MODELS, tmp_path / "log") as alone:
+    with running(MODELS, tmp_path / "log", {"VARIANT": "fp32"}) as alone:
         one, other = (Client(url).segment(PICTURE).mask() for url in (alone.url, deployment.url))
     assert np.array_equal(one, other)
 
@@ -89,7 +89,7 @@ def test_settings_that_cannot_serve_end_the_update_and_not_the_service(deploymen
         for _ in range(6):
             time.sleep(10)
             crowd.await_patient(10)
-        deployment.update({"VARIANT": "auto"})
+        deployment.update({"VARIANT": "fp32"})
         time.sleep(10)
         deployment.await_replicas(2)
         crowd.await_patient(10)
