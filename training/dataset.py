@@ -49,11 +49,12 @@ class Pair:
             raise ValueError(f"{self.image} cannot be read: {error}") from error
 
     def ids(self) -> NDArray[np.uint8]:
-        """The mask's class ids, uint8 (H, W), of the picture's size; of the picture only the header is read."""
-        with _opened(self.image) as picture, _opened(self.mask) as mask:
+        """The mask's class ids, uint8 (H, W), of the picture's size; of a JPEG only the header is read."""
+        with _opened(self.image) as picture:
+            width, height = picture.size[::-1] if picture.getexif().get(ORIENTATION) in LYING else picture.size
+        with _opened(self.mask) as mask:
             if mask.mode not in ("L", "P"):
                 raise ValueError(f"{self.mask} is a {mask.mode} picture: a mask is 8-bit, grey or palette")
-            width, height = picture.size[::-1] if picture.getexif().get(ORIENTATION) in LYING else picture.size
             if mask.size != (width, height):
                 sizes = f"{mask.width}x{mask.height}, its picture {width}x{height}"
                 raise ValueError(f"{self.mask} is {sizes}: the sizes must be equal")
