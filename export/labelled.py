@@ -35,8 +35,8 @@ class Labelled:
         """Raises ValueError or OSError where the folder is not as described, ExportError where its classes are not the
         manifest's."""
         classes = read_classes(root / "classes.json")
-        names, known = ([spec.name for spec in specs] for specs in (classes.channels, manifest.classes))
-        if names != known[: len(names)]:
+        if not classes.fits(manifest):
+            names, known = ([spec.name for spec in specs] for specs in (classes.channels, manifest.classes))
             raise ExportError(f"{root} has the classes {', '.join(names)}, the bundle {', '.join(known)}: not the same")
         images = sorted(path for path in (root / split / "images").glob("*") if path.suffix.lower() in SUFFIXES)
         if not images:

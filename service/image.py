@@ -200,6 +200,11 @@ def _open(data: bytes, file: RationedFile, formats: Collection[str]) -> Image.Im
         ) from error
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an opened picture once it is turned upright."""
+    return image.size[::-1] if _orientation(image) >= 5 else image.size
+
+
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where the EXIF data is absent or broken: the pixels are good all the same."""
     try:

@@ -65,6 +65,10 @@ class ClassList(Record):
         scored = [spec.id for spec in self.classes if spec.id not in self.ignore]
         return self.classes[: max(scored) + 1] if scored else ()
 
+    def fits(self, manifest: Manifest) -> bool:
+        """Whether a model can be scored on the data set: its first classes are called as the channels are."""
+        return [spec.name for spec in self.channels] == [spec.name for spec in manifest.classes[: len(self.channels)]]
+
 
 class InputSpec(Record):
     """What the graph takes, and how a picture becomes that: x = (value / scale - mean) / std.

@@ -189,8 +189,9 @@ def _segment(target: str, model: str | None, folder: DataFolder) -> AbstractCont
         raise ValueError(f"there is no file or folder {target}; a server's URL begins with http://")
     channels = folder.classes.channels
     if Path(target).is_dir():
-        names, known = ([spec.name for spec in specs] for specs in (channels, read_manifest(Path(target)).classes))
-        if names != known[: len(names)]:
+        manifest = read_manifest(Path(target))
+        if not folder.classes.fits(manifest):
+            names, known = ([spec.name for spec in specs] for specs in (channels, manifest.classes))
             raise ValueError(
                 f"{target} has the classes {', '.join(known)}, {folder.root} {', '.join(names)}: not the same"
             )

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from service.errors import SegserveError
-from service.image import decode
+from service.image import decode, upright_size
 from service.manifest import ClassList, read_classes
 from training.augment import Augmentation
 
@@ -27,9 +27,6 @@ IGNORED = 255
 
 LARGEST = 1 << 28
 """Pixels of a picture: they are trusted files, which may be larger than what strangers may send."""
-
-ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)
-"""EXIF's tag for how a picture is turned, and its values at which height and width change places."""
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -51,7 +48,7 @@ class Pair:
     def ids(self) -> NDArray[np.uint8]:
         """The mask's class ids, uint8 (H, W), of the picture's size; of a JPEG only the header is read."""
         with _opened(self.image) as picture:
-            width, height = picture.size[::-1] if picture.getexif().get(ORIENTATION) in LYING else picture.size
+            width, height = upright_size(picture)
         with _opened(self.mask) as mask:
             if mask.mode not in ("L", "P"):
                 raise ValueError(f"{self.mask} is a {mask.mode} picture: a mask is 8-bit, grey or palette")

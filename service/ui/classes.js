@@ -38,15 +38,17 @@ export class Classes {
       row.bar.style.width = `${(100 * share) / top}%`;
       row.item.classList.toggle('gone', share === 0);
     }
-    const isListed = ({ spec, share }) => share > 0 || (keepOrder && this.list.contains(this.rows.get(spec.id).item));
-    const itemsOf = (some) => some.map(({ spec }) => this.rows.get(spec.id).item);
-    const listed = itemsOf(shares.filter(isListed));
-    const missing = itemsOf(shares.filter((one) => !isListed(one)));
-    if (keepOrder) this.list.append(...listed.filter((item) => !this.list.contains(item)));
-    else this.list.replaceChildren(...listed);
-    this.absent.replaceChildren(...missing);
-    this.fold.hidden = missing.length === 0;
-    this.fold.querySelector('summary').textContent = `${missing.length} not in this picture`;
+    const items = (wanted) => shares.filter(wanted).map(({ spec }) => this.rows.get(spec.id).item);
+    const present = items(({ share }) => share > 0);
+    if (keepOrder) {
+      this.list.append(...present.filter((item) => !this.list.contains(item))); // which takes them from the absent
+    } else {
+      this.list.replaceChildren(...present);
+      this.absent.replaceChildren(...items(({ share }) => share === 0));
+    }
+    const missing = this.absent.childElementCount;
+    this.fold.hidden = missing === 0;
+    this.fold.querySelector('summary').textContent = `${missing} not in this picture`;
   }
 
   row(spec) {
