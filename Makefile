@@ -8,7 +8,7 @@ MODEL ?= models/camvid-lite/1
 DATA ?= data/camvid
 RUN ?= runs/train
 
-.PHONY: help serve test test-environment test-container test-nets test-cluster tools lint train openapi bench bench-kernel bench-export bench-soak bench-overload bench-cluster bench-swap test-soak clean
+.PHONY: help serve test test-environment test-long test-container test-nets test-cluster tools lint train openapi bench bench-kernel bench-export bench-soak bench-overload bench-cluster bench-swap test-soak clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -21,6 +21,9 @@ test: $(VENV)/.dev ## Install everything and run the whole test suite
 
 test-environment: $(VENV)/.dev ## Install the service alone into a fresh environment and serve from it
 	$(BIN)/pytest -m environment
+
+test-long: $(VENV)/.dev ## The whole of what the suite takes samples of: every validation picture, every size of a net
+	$(BIN)/pytest -m long
 
 test-container: $(VENV)/.dev ## Build the image and run it, without a container engine (Linux, root, debootstrap, buildah)
 	$(BIN)/pytest tests/container

@@ -2,20 +2,26 @@
 
 onnxruntime's CPU provider runs PRelu on one thread and outside the blocked layout of its convolutions: 71 of them take
 almost half of ENet's time. y = max(x, 0) - slope * max(-x, 0) says the same, value for value, in depthwise 1x1
-convolutions and Relus, which stay inside that layout.
+convolutions and Relus, which stay inside that layout. For max-pools with indices see `export/maxpool.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
+from onnx_ir.passes.common import (
+    CommonSubexpressionEliminationPass,
+    LiftConstantsToInitializersPass,
+    RemoveUnusedNodesPass,
+)
 from onnxscript import rewriter
 from onnxscript.rewriter import MatchResult, RewriteRuleClassBase, RewriteRuleSet
+
+from export.maxpool import IndicesByComparison
 
 
 class SharedSlope(RewriteRuleClassBase):
@@ -81,22 +87,23 @@ class GentleSlopePerChannel(SlopePerChannel):
 
 Prelu = Literal["exact", "close"]
 
-CPU_RULES: Mapping[Prelu, RewriteRuleSet] = {
-    "exact": RewriteRuleSet([SharedSlope.rule(), SlopePerChannel.rule()]),  # type: ignore[no-untyped-call]
-    "close": RewriteRuleSet(
-        [SharedSlope.rule(), GentleSlopePerChannel.rule(), SlopePerChannel.rule()]  # type: ignore[no-untyped-call]
-    ),
+CPU_RULES: Mapping[Prelu, Sequence[type[RewriteRuleClassBase]]] = {
+    "exact": (IndicesByComparison, SharedSlope, SlopePerChannel),
+    "close": (IndicesByComparison, SharedSlope, GentleSlopePerChannel, SlopePerChannel),
 }
+"""Of those for the same operator the first that fits is taken."""
 
 
 def rewrite_for_cpu(model: ir.Model, prelu: Prelu = "exact") -> None:
     """Rewrite `model` in place for onnxruntime's CPU provider. Every value stays what it was, but for the sign of 0;
     with `prelu` close, but for rounding, and a little faster."""
-    rewriter.RewritePass(CPU_RULES[prelu])(model)
+    rules = [rule.rule() for rule in CPU_RULES[prelu]]  # type: ignore[no-untyped-call]
+    rewriter.RewritePass(RewriteRuleSet(rules))(model)
 
 
 def tidy(model: ir.Model) -> None:
     """Leave out of `model`, in place, what is computed twice or for nothing."""
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     CommonSubexpressionEliminationPass()(model)
     _flatten_concatenations(model.graph)
     RemoveUnusedNodesPass()(model)

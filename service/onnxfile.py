@@ -1,4 +1,5 @@
-"""An ONNX file in, whether it keeps weights in other files out; read without the onnx package.
+"""An ONNX file in, whether it keeps weights in other files, and what it calls its input's axes, out; read without the
+onnx package.
 
 Only the skeleton of the protocol-buffers message is walked, https://protobuf.dev/programming-guides/encoding/; the
 weights themselves are stepped over.
@@ -24,6 +25,11 @@ CHILDREN: Mapping[Kind, Mapping[int, Kind]] = {
 }
 """Which fields of onnx.proto hold messages that may lead to a tensor."""
 
+INPUTS = (7, 11)
+"""The way from a model to its graph's inputs, and below from an input, through type and shape, to its axes."""
+
+AXES = (2, 1, 2, 1)
+
 EXTERNAL_DATA = 13
 """TensorProto's field that names another file."""
 
@@ -39,6 +45,28 @@ def has_external_data(path: Path) -> bool:
         raise ValueError("the file is empty")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return _leads_out(content, 0, len(content), "model", 0)
+
+
+def axis_names(path: Path, name: str) -> tuple[str | None, ...]:
+    """What the graph in the file at `path` calls each axis of its input `name`, None where it has no name; () without
+    such an input, or where it has no shape. Raises ValueError where it is no ONNX file."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for begin, end in _messages(content, 0, len(content), *INPUTS):
+            if [content[at:stop].decode() for at, stop in _messages(content, begin, end, 1)] == [name]:
+                axes = list(_messages(content, begin, end, *AXES))
+                named = [[content[at:stop].decode() for at, stop in _messages(content, *axis, 2)] for axis in axes]
+                return tuple(names[0] if names else None for names in named)
+    return ()
+
+
+def _messages(content: mmap.mmap, start: int, end: int, *path: int) -> Iterator[tuple[int, int]]:
+    """Where the messages, or texts, begin and end that these fields within fields lead to."""
+    for field, wire, begin, stop in fields(content, start, end):
+        if field == path[0] and wire == BYTES:
+            if path[1:]:
+                yield from _messages(content, begin, stop, *path[1:])
+            else:
+                yield begin, stop
 
 
 def _leads_out(content: mmap.mmap, start: int, end: int, kind: Kind, depth: int) -> bool:

@@ -20,7 +20,7 @@ from service.manifest import GOLDEN, InputSpec, OutputSpec, read_manifest
 from service.segmenter import Segmenter
 from service.sharing import Sharing
 from service.turn import Stop
-from tests.bundles import BLUE, GREEN, RED, REDNESS, ROLLED, Net, bands, seal, write_bundle
+from tests.bundles import BLUE, GREEN, RED, REDNESS, ROLLED, Layout, Net, bands, seal, write_bundle
 
 CPU = ["cpu"]
 PICTURE = bands(RED, GREEN, BLUE)
@@ -125,6 +125,29 @@ def test_waiting_for_a_core_is_not_counted_as_the_nets_time_where_others_use_the
     golden, segmenter = Golden.load(folder / GOLDEN), Segmenter(manifest, late)
     taken = [golden.prove(folder, segmenter, manifest.reference, runs=1, crowded=crowded) for crowded in (True, False)]
     assert taken[0] < WAIT * 1e3 <= taken[1]
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_a_net_of_free_sides_knows_those_that_the_manifest_fixes(layout: Layout, tmp_path: Path) -> None:
+    free = Net(layout=layout)
+    spec = free.input_spec().model_copy(update={"fit": "stretch", "height": 24, "width": 32})
+    sides = {"NHWC": [24, 32, 3], "NCHW": [3, 24, 32]}[layout]
+    folder = write_bundle(tmp_path, nets=free, spec=spec)
+    assert open_bundle(folder, CPU).graph.shape == ["batch", *sides]
+    free_sides = {"NHWC": ["height", "width", 3], "NCHW": [3, "height", "width"]}[layout]
+    assert open_bundle(write_bundle(tmp_path, "native", nets=free), CPU).graph.shape == ["batch", *free_sides]
+
+
+def test_sides_that_share_a_name_stay_free(tmp_path: Path) -> None:
+    spec = Net().input_spec().model_copy(update={"fit": "stretch", "height": 24, "width": 32})
+    folder = write_bundle(tmp_path, spec=spec, sha256=False)
+    graph = onnx.load(folder / "model.onnx")
+    for dim in graph.graph.input[0].type.tensor_type.shape.dim[1:3]:
+        dim.dim_param = "side"
+    onnx.save(graph, folder / "model.onnx")
+    model = open_bundle(folder, CPU)
+    assert model.graph.shape == ["batch", "side", "side", 3]
+    assert model.graph(np.zeros((1, 24, 32, 3), np.uint8)).scores is not None
 
 
 def test_a_golden_file_survives_being_written_and_read(tmp_path: Path) -> None:

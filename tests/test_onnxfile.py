@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from service.onnxfile import has_external_data
+from service.onnxfile import axis_names, has_external_data
 
 
 def external() -> onnx.TensorProto:
@@ -89,3 +89,18 @@ def test_what_is_no_onnx_file_is_refused(content: bytes, tmp_path: Path) -> None
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(ValueError, match=r"."):
         has_external_data(tmp_path / "model.onnx")
+
+
+def test_the_axes_of_an_input_are_named_where_the_graph_names_them(tmp_path: Path) -> None:
+    shapes: dict[str, list[str | int | None] | None] = {
+        "size": [2],
+        "image": ["batch", 3, None, "width"],
+        "flat": [],
+        "open": None,
+    }
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    onnx.save(helper.make_model(helper.make_graph([], "g", inputs, [])), tmp_path / "model.onnx")
+    assert axis_names(tmp_path / "model.onnx", "image") == ("batch", None, None, "width")
+    assert axis_names(tmp_path / "model.onnx", "size") == (None,)
+    for name in ("flat", "open", "another"):
+        assert axis_names(tmp_path / "model.onnx", name) == ()

@@ -27,7 +27,6 @@ from export.errors import ExportError
 from export.labelled import Labelled
 from export.sensitivity import Layers, choose
 from service.bundle import open_bundle
-from service.graph import Graph
 from service.manifest import read_manifest
 from tests.bundles import BLUE, GREEN, RED, Net, bands, class_specs, encoded, write_bundle
 from tests.server import running
@@ -376,15 +375,29 @@ def _upwards(makers: dict[str, NodeProto], name: str) -> NodeProto:
     raise AssertionError(f"no SpaceToDepth before {name}")
 
 
-def test_native_unpooling_in_int8_takes_every_size(exported: Path, images: Path, tmp_path: Path) -> None:
+def test_native_unpooling_in_int8_puts_values_where_its_own_maxima_were_at_every_size(
+    exported: Path, images: Path, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(exported / "segnet" / "1", tmp_path / "models" / "segnet" / "1"))
     done = quantize(folder, "int8", "--images", str(images), "--keep-float", "0", "--min-agreement", "0")
     assert done.exit_code == 0, done.output
-    manifest = read_manifest(folder)
-    graph = Graph(folder / "model.int8.onnx", manifest, ("cpu",))
+    model = onnx.load(folder / "model.int8.onnx")
+    pooled = [node.input[0] for node in model.graph.node if node.op_type == "MaxPool"]
+    places = [node.input[1] for node in model.graph.node if node.op_type == "MaxUnpool"][::-1]
+    assert len(pooled) == len(places) == 5
+    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in pooled)
+    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.INT64, None) for name in places)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     for height, width in ((97, 131), (64, 224)):
-        scores = graph(scene(5, height, width)[0][None]).scores
-        assert scores is not None and scores.shape == (6, height, width)
+        image = {"image": scene(5, height, width)[0][None]}
+        scores, *found = session.run(["logits", *pooled, *places], image)
+        assert np.shape(scores) == (1, 6, height, width)
+        for values, indices in zip(found[:5], found[5:], strict=True):
+            plane = values.shape[2] * values.shape[3]
+            own = nn.functional.max_pool2d(torch.tensor(values), 2, return_indices=True)[1]
+            assert torch.equal(torch.tensor(indices) % plane, own)
 
 
 def test_wrong_inputs_are_one_line(wild: Path, colors: Path, tmp_path: Path) -> None:

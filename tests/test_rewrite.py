@@ -11,10 +11,12 @@ import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from export.convert import convert
 from export.lowering import Provider
 from export.tracing import ServedNet, trace
+from training.nets.blocks import max_unpool
 
 SLOPES = {
     "below one": [0.25, 0.0, 0.9, -0.5],
@@ -94,3 +96,46 @@ def test_the_close_form_is_the_same_but_for_rounding(name: str, tmp_path: Path) 
     np.testing.assert_allclose(np.asarray(answer(tmp_path / "close.onnx", image)), wanted, atol=1e-5)
     convolutions = operators(tmp_path / "close.onnx")["Conv"]
     assert convolutions == 1 + 2 * (2 if name == "below one" else 3)
+
+
+class Pooled(nn.Module):
+    """A pool of values and of their negatives, in windows of `kernel`, whose unpooled values are summed."""
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.convolution = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.convolution(x).round()
+        placed = torch.zeros_like(features)
+        for values in (features, -features):
+            pooled, indices = functional.max_pool2d(values, self.kernel, return_indices=True)
+            placed = placed + max_unpool(1 - 3 * pooled, indices, like=features)
+        return placed
+
+
+@pytest.mark.parametrize("size", [(32, 48), (33, 47)], ids=["even", "odd"])
+def test_a_pools_indices_are_found_by_comparison_and_are_the_same(size: tuple[int, int], tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    rewritten, plain = exported(Pooled(2), tmp_path, "cpu"), tmp_path / "plain.onnx"
+    model = onnx.load(rewritten)
+    assert operators(rewritten)["Less"] == 2 * 3
+    assert all(len(node.output) == 1 for node in model.graph.node if node.op_type == "MaxPool")
+    # The same graph with onnxruntime's own indices.
+    unpools = {node.input[1] for node in model.graph.node if node.op_type == "MaxUnpool"}
+    pools = [node for node in model.graph.node if node.op_type == "MaxPool"]
+    makers = [node for node in model.graph.node if set(node.output) & unpools]
+    assert len(pools) == len(makers) == 2
+    for pool, maker in zip(pools, makers, strict=True):
+        pool.output.append(maker.output[0])
+        maker.output[0] += "_compared"
+    onnx.save(model, plain)
+    # Few colours and rounded values: most windows hold ties for the highest value.
+    image = (np.random.default_rng(0).integers(0, 3, (2, *size, 3)) * 127).astype(np.uint8)
+    np.testing.assert_array_equal(answer(rewritten, image), answer(plain, image))
+
+
+def test_other_windows_keep_onnxruntimes_own_indices(tmp_path: Path) -> None:
+    path = exported(Pooled(3), tmp_path)
+    assert (operators(path)["Less"], operators(path)["MaxPool"]) == (0, 2)

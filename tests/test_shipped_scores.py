@@ -1,4 +1,7 @@
-"""Each shipped bundle on all validation pictures of its data: over HTTP as good as in PyTorch, and as its card says."""
+"""Each shipped bundle on validation pictures of its data: over HTTP as good as in PyTorch, and as its card says.
+
+The suite asks about every fourth picture, `make test-long` about all of them.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,8 @@ class Comparison:
     variant: str
 
     @classmethod
-    def of(cls, bundle: Path, place: Path) -> Comparison:
+    def of(cls, bundle: Path, place: Path, every: int) -> Comparison:
+        """Asks about the first picture and then every `every`-th."""
         manifest, checkpoint = read_manifest(bundle), Checkpoint.load(bundle)
         folder = DataFolder.open(DATA / manifest.name.partition("-")[0])
         own = of_net(checkpoint.build(), checkpoint.recipe.input, folder.classes.channels)
@@ -49,7 +53,7 @@ class Comparison:
             running(place / "models", place / "log") as server,
             of_server(server.url, manifest.name, confidence=False) as asked,
         ):
-            for pair in folder.pairs("val"):
+            for pair in folder.pairs("val")[::every]:
                 picture, labels = pair.picture(), folder.labels(pair)
                 masks = own(picture).mask, asked(picture).mask
                 matrices += [confusion(labels, mask, channels, ignore=(IGNORED,)) for mask in masks]
@@ -71,29 +75,45 @@ def test_every_bundle_has_a_floor() -> None:
     assert {path.parent.name for path in BUNDLES} == set(FLOORS)
 
 
-@pytest.fixture(scope="module", params=BUNDLES, ids=lambda path: f"{path.parent.name}-{path.name}")
-def comparison(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    bundle: Path = request.param
+def comparison_of(bundle: Path, place: Path, every: int) -> Comparison:
     if not (DATA / bundle.parent.name.partition("-")[0]).is_dir():
         pytest.skip(f"the pictures that {bundle.parent.name} is scored on are not on this machine")
-    return Comparison.of(bundle, tmp_path_factory.mktemp("scores"))
+    return Comparison.of(bundle, place, every)
 
 
-def test_over_http_it_is_as_good_as_in_pytorch(comparison: Comparison) -> None:
-    assert mean_iou(comparison.over_http) == pytest.approx(mean_iou(comparison.in_torch), abs=0.001)
+def name_of(bundle: Path) -> str:
+    return f"{bundle.parent.name}-{bundle.name}"
 
 
-def test_its_masks_are_pytorchs(comparison: Comparison) -> None:
-    assert comparison.agreement >= (0.9999 if comparison.variant == "fp32" else REDUCED)
+@pytest.fixture(scope="module", params=BUNDLES, ids=name_of)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    return comparison_of(request.param, tmp_path_factory.mktemp("scores"), every=1)
 
 
-def test_it_is_as_good_as_its_card_says_and_as_it_should_be(comparison: Comparison) -> None:
-    found = mean_iou(comparison.over_http)
-    assert found == pytest.approx(comparison.manifest.metrics["miou"], abs=0.001)
-    assert found >= FLOORS[comparison.manifest.name]
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name_of)
+def test_a_quarter_of_the_pictures_is_answered_as_in_pytorch(bundle: Path, tmp_path: Path) -> None:
+    assert_as_in_pytorch(comparison_of(bundle, tmp_path, every=4))
 
 
-def test_nuclei_are_found(comparison: Comparison) -> None:
-    if not comparison.manifest.name.startswith("nuclei"):
+@pytest.mark.long
+def test_all_pictures_are_answered_as_in_pytorch(whole: Comparison) -> None:
+    assert_as_in_pytorch(whole)
+
+
+def assert_as_in_pytorch(found: Comparison) -> None:
+    assert mean_iou(found.over_http) == pytest.approx(mean_iou(found.in_torch), abs=0.001)
+    assert found.agreement >= (0.9999 if found.variant == "fp32" else REDUCED)
+
+
+@pytest.mark.long
+def test_it_is_as_good_as_its_card_says_and_as_it_should_be(whole: Comparison) -> None:
+    found = mean_iou(whole.over_http)
+    assert found == pytest.approx(whole.manifest.metrics["miou"], abs=0.001)
+    assert found >= FLOORS[whole.manifest.name]
+
+
+@pytest.mark.long
+def test_nuclei_are_found(whole: Comparison) -> None:
+    if not whole.manifest.name.startswith("nuclei"):
         pytest.skip("for nuclei alone")
-    assert dice(comparison.over_http, together=(1, 2)) >= NUCLEI_DICE
+    assert dice(whole.over_http, together=(1, 2)) >= NUCLEI_DICE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -22,6 +23,8 @@ def value_of(node: Node, shapes: Shapes, values: Values) -> Value | None:
     if node.op == "Shape" and shapes[0] is not None:
         part = shapes[0][node.number("start", 0) : node.number("end", len(shapes[0]))]
         return None if None in part else np.array(part, np.int64)
+    if node.op == "Size" and shapes[0] is not None and None not in shapes[0]:
+        return np.array(math.prod(side for side in shapes[0] if side is not None), np.int64)
     if node.op not in NUMBERS or not values or any(value is None for value in values):
         return None
     try:

@@ -197,6 +197,14 @@ def _filled(_: Node, __: Shapes, values: Values) -> Shapes:
     return [] if values[0] is None else [whole_numbers(values[0])]
 
 
+def _counted(_: Node, __: Shapes, values: Values) -> Shapes:
+    numbers = [value.item() for value in values if value is not None]
+    if len(numbers) < 3:
+        return []
+    start, end, step = numbers
+    return [(max(0, math.ceil((end - start) / step)),)]
+
+
 def _gathered(node: Node, shapes: Shapes, _: Values) -> Shapes:
     image, places = shapes[0], shapes[1] if len(shapes) > 1 else None
     if image is None or places is None:
@@ -246,6 +254,7 @@ RULES: Mapping[str, Rule] = {
     "MatMul": _multiplied,
     "Expand": _expanded,
     "ConstantOfShape": _filled,
+    "Range": _counted,
     "Gather": _gathered,
 }
 """Operators whose results' shapes are known; those of others are not."""
