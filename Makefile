@@ -16,13 +16,13 @@ help: ## Say what there is
 serve: $(VENV)/.serve ## Install the service and serve ./models on port 8000
 	$(BIN)/segserve serve
 
-test: $(VENV)/.dev ## Install everything and run the whole test suite
+test: $(VENV)/.dev ## Install everything and run the test suite
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-environment: $(VENV)/.dev ## Install the service alone into a fresh environment and serve from it
 	$(BIN)/pytest -m environment
 
-test-long: $(VENV)/.dev ## The whole of what the suite takes samples of: every validation picture, every size of a net
+test-long: $(VENV)/.dev ## What the suite leaves out since it takes long: shipped models on every validation picture, large nets
 	$(BIN)/pytest -m long
 
 test-container: $(VENV)/.dev ## Build the image and run it, without a container engine (Linux, root, debootstrap, buildah)

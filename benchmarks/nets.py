@@ -85,7 +85,7 @@ def write(folder: Path, name: str, plain: bool) -> Subject:
     if plain:
         plain_export(net, subject.file)
     else:
-        convert(trace(net, NETS[name].stride, SIZE), subject.file)
+        convert(trace(net, NETS[name].stride, SIZE), subject.file, prelu="close")  # as the shipped ENet
     manifest = Manifest(
         name=name,
         version=1,

@@ -128,13 +128,13 @@ def _proved(folder: Path, trained: TrainedNet, candidate: Candidate, terms: Term
         ),
         metrics=trained.metrics,
     )
-    graph = Graph(folder / MODEL, manifest, ("cpu",))
+    graph, elsewhere = (Graph(folder / MODEL, manifest, ("cpu",), any_size=free) for free in (False, True))
     if candidate.input.fit == "native":
         manifest = manifest.model_copy(
             update={"input": _with_right_multiple(candidate.input, trained.reference, graph)}
         )
     pictures = [bar.golden, *bar.pictures]
-    proof = prove(trained.reference, graph, manifest.input, pictures, manifest.output)
+    proof = prove(trained.reference, graph, manifest.input, pictures, manifest.output, elsewhere)
     if proof.agreement < bar.min_agreement:
         raise ExportError(
             f"the graph agrees with PyTorch at {proof.agreement:.4%} of {proof.pixels} pixels (largest difference of a "

@@ -27,6 +27,7 @@ REMOVABLE = ("Relu", "Clip")
 
 PASSAGES = (*REMOVABLE, "LeakyRelu", "MaxPool", "AveragePool", "Concat", "Add")
 OPERATORS = ("Conv", *PASSAGES)
+COMPARED = ("Less", "Max")
 OPSET = 13
 """The first with a scale for each channel."""
 
@@ -59,8 +60,7 @@ def name_nodes(model: ModelProto) -> None:
 
 def convolutions(model: ModelProto) -> tuple[str, ...]:
     """The names of the convolutions that can be int8, in the graph's order: all with constant weights but the last,
-    those that no other layer comes after, and those whose values are only compared, which says where a pool's maxima
-    were."""
+    those that no other layer comes after, and those whose values are only compared: that says where a maximum was."""
     readers = _readers(model)
     constants = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
     leading_on: set[str] = set()
@@ -74,7 +74,7 @@ def convolutions(model: ModelProto) -> tuple[str, ...]:
         if node.op_type == "Conv"
         and node.input[1] in constants
         and node.name in leading_on
-        and any(reader.op_type != "Less" for reader in readers[node.output[0]])
+        and any(reader.op_type not in COMPARED for reader in readers[node.output[0]])
     )
 
 
@@ -97,19 +97,7 @@ def to_int8(source: Path, target: Path, tensor_ranges: TensorsData, layers: Coll
         quantizer.quantize_model()
         quantizer.model.topological_sort()
     quantized: ModelProto = quantizer.model.model
-    _compare_before_rounding(quantized)
     write_clean(quantized, target)
-
-
-def _compare_before_rounding(model: ModelProto) -> None:
-    """Comparisons read a pool's maxima as they are, in place: rounded, they would differ from the values that they were
-    found among."""
-    makers = {output: node for node in model.graph.node for output in node.output}
-    for node in model.graph.node:
-        for index, name in enumerate(node.input if node.op_type == "Less" else ()):
-            back = makers.get(name)
-            if back is not None and back.op_type == "DequantizeLinear":
-                node.input[index] = makers[back.input[0]].input[0]
 
 
 def write_clean(model: ModelProto, target: Path) -> None:

@@ -2,8 +2,8 @@
 
 Its kernel for a max-pool that also answers where each maximum was visits one value after the other, outside the blocked
 layout of the convolutions: two pools take an eighth of ENet's time. Where 2x2 windows tile the plane, strided
-convolutions that pick out one place of each window stay inside that layout, and comparisons tell which place is the
-first that holds the maximum.
+convolutions that pick out one place of each window stay inside that layout, and comparisons of the places tell which is
+the first that holds the maximum.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class IndicesByComparison(RewriteRuleClassBase):
     """MaxPool of 2x2 windows side by side, with indices, as a MaxPool without and arithmetic on a quarter of the plane.
 
     The indices are ONNX's, int64, flat over N x C x H x W; of equal maxima, the first. Only a window that holds a NaN
-    or an infinity, whose answer is lost anyway, may get another index.
+    or an infinity may get another index: feature maps that were padded, with -infinity perhaps, are left alone.
     """
 
     def pattern(self, op: Any, x: ir.Value) -> Any:
@@ -42,20 +42,22 @@ class IndicesByComparison(RewriteRuleClassBase):
             return result.fail("other windows than 2x2 side by side")
         if "strides" not in given or x.shape is None or len(x.shape) != 4 or not isinstance(x.shape[1], int):
             return result.fail("no feature maps of a known number of channels")
-        if x.dtype != ir.DataType.FLOAT:
-            return result.fail("no float32")
+        maker = x.producer()
+        if x.dtype != ir.DataType.FLOAT or (maker is not None and maker.op_type == "Pad"):
+            return result.fail("no float32, or values that are perhaps infinite")
         return result
 
     def rewrite(self, op: Any, x: ir.Value, pooled: ir.Value, indices: ir.Value) -> Any:
-        """What takes its place: below the maximum are the first, the first two, or the first three places."""
+        """What takes its place: in each row of a window the second place wins where it is larger, and then the lower
+        row where its larger place is."""
+        places = [_place(op, x, number) for number in range(4)]
+        rows = places[:2], places[2:]
+        wins = [*(op.Less(*row) for row in rows), op.Less(*(op.Max(*row) for row in rows))]
+        # Whole numbers in float64, which is exact, and quicker than int64.
+        above, below, lower = (op.Cast(held, to=ir.DataType.DOUBLE) for held in wins)
+        width = op.Cast(op.Shape(x, start=3, end=4), to=ir.DataType.DOUBLE)
+        inside = op.Add(above, op.Mul(lower, op.Add(width, op.Sub(below, above))))
         highest = op.MaxPool(x, kernel_shape=[2, 2], strides=[2, 2])
-        below = [op.Less(_place(op, x, number), highest) for number in range(3)]
-        first_two = op.And(below[0], below[1])
-        passed = [op.Cast(held, to=ir.DataType.FLOAT) for held in (below[0], first_two, op.And(first_two, below[2]))]
-        width = op.Shape(x, start=3, end=4)
-        to_next_row = op.Cast(op.Sub(width, op.Constant(value_ints=[1])), to=ir.DataType.FLOAT)
-        # At most width + 1, which float32 holds exactly; it adds and multiplies twice as fast as int64.
-        inside = op.Add(op.Add(passed[0], passed[2]), op.Mul(passed[1], to_next_row))
         return highest, op.Add(op.Cast(inside, to=ir.DataType.INT64), _corners(op, x, highest))
 
 

@@ -26,13 +26,17 @@ BATCH = 3
 
 @dataclass(frozen=True)
 class Pair:
-    """A net (the reference), the graph that is to answer like it, and what both take and answer."""
+    """A net (the reference), the graph that is to answer like it, and what both take and answer.
+
+    `elsewhere` is the graph as it is asked at other sizes, where `graph` knows only the one at which it is served.
+    """
 
     net: Net
     graph: Graph
     spec: InputSpec
     output: OutputSpec = PLAIN
     tolerance: float = TOLERANCE["fp32"]
+    elsewhere: Graph | None = None
 
     def over(self, pictures: Mapping[str, Picture]) -> Iterator[Comparison]:
         """Compared on all `pictures` (by name, uint8 (H, W, 3)); on the first one also at other sizes, on the first few
@@ -41,18 +45,18 @@ class Pair:
         Raises ExportError where either fails at what the service would give it.
         """
         for name, picture in pictures.items():
-            yield from self._at(name, picture, self.spec)
+            yield from self._at(name, picture, self.spec, self.graph)
         name, picture = next(iter(pictures.items()))
         for size in self._other_sizes(picture):
             yield from self._odd_or_rounded(name, picture, size)
         if self._any_batch:
             yield from self._in_one_batch(pictures)
 
-    def _at(self, name: str, picture: Picture, spec: InputSpec) -> list[Comparison]:
+    def _at(self, name: str, picture: Picture, spec: InputSpec, graph: Graph) -> list[Comparison]:
         runs = place(spec, *picture.shape[:2])
         try:
             return [
-                compare(name, _seen(picture, run, spec), self.net(tensor), self.graph(tensor), *self._terms)
+                compare(name, _seen(picture, run, spec), self.net(tensor), graph(tensor), *self._terms)
                 for run in runs
                 for tensor in [prepare(picture, run, spec)]
             ]
@@ -72,7 +76,7 @@ class Pair:
             return self._resized(name, picture, (height, width))
 
     def _resized(self, name: str, picture: Picture, size: tuple[int, int]) -> list[Comparison]:
-        return self._at(f"{name} at {size[0]}x{size[1]}", picture, _stretched(self.spec, size))
+        return self._at(f"{name} at {size[0]}x{size[1]}", picture, _stretched(self.spec, size), self._anywhere)
 
     def _other_sizes(self, picture: Picture) -> Iterator[tuple[int, int]]:
         """An odd size above the usual one and one of a quarter, along the sides that the graph leaves free."""
@@ -105,6 +109,10 @@ class Pair:
             yield compare(title, _seen(picture, run, spec), self.net(tensor), found, *self._terms, BATCH)
 
     @property
+    def _anywhere(self) -> Graph:
+        return self.elsewhere or self.graph
+
+    @property
     def _terms(self) -> tuple[OutputSpec, float]:
         return self.output, self.tolerance
 
@@ -115,7 +123,7 @@ class Pair:
     @property
     def _steps(self) -> tuple[int, int]:
         """What the graph's height and width may be any multiples of; 0 where they are fixed."""
-        height, width = sides_of(self.graph.shape, self.spec.layout)
+        height, width = sides_of(self._anywhere.shape, self.spec.layout)
         return step_of(height), step_of(width)
 
 

@@ -34,11 +34,14 @@ def prove(
     spec: InputSpec,
     pictures: Sequence[NDArray[np.uint8]],
     output: OutputSpec = PLAIN,
+    elsewhere: Graph | None = None,
 ) -> Proof:
     """Run both nets over `pictures` (uint8 (H, W, 3)), prepared as the service prepares them; over the first one also
-    at odd sizes, and over the first few in one batch, where the graph leaves these free.
+    at odd sizes (`elsewhere`, where that is another session of the graph), and over the first few in one batch, where
+    the graph leaves these free.
 
     Raises ExportError where either fails at what the service would give it.
     """
     named = {f"picture {number}": picture for number, picture in enumerate(pictures, 1)}
-    return Proof.of(Pair(net, graph, spec, output).over(named), len(pictures))
+    pair = Pair(net, graph, spec, output, elsewhere=elsewhere)
+    return Proof.of(pair.over(named), len(pictures))

@@ -40,13 +40,17 @@ class Net(Protocol):
 class Graph:
     """An ONNX file in an onnxruntime session; may be called by several threads at once."""
 
-    def __init__(self, path: Path, manifest: Manifest, providers: Sequence[str], threads: int = 0) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, providers: Sequence[str], threads: int = 0, *, any_size: bool = False
+    ) -> None:
         """Open `path` with the execution `providers` ("cpu", "cuda", ...); `threads` 0 leaves it to onnxruntime.
+
+        With `any_size` it may be asked at every size that the file allows, not only at the manifest's, and is slower.
 
         Raises BundleError where the file cannot be opened, a provider is not in use, or the graph is not what the
         manifest says.
         """
-        self._session = _open(path, providers, threads, manifest.input)
+        self._session = _open(path, providers, threads, manifest.input, any_size)
         self._output = manifest.output
         self._classes = len(manifest.classes)
         self._path = path
@@ -160,7 +164,7 @@ class Graph:
         return shape
 
 
-def _open(path: Path, providers: Sequence[str], threads: int, spec: InputSpec) -> ort.InferenceSession:
+def _open(path: Path, providers: Sequence[str], threads: int, spec: InputSpec, any_size: bool) -> ort.InferenceSession:
     wanted = [PROVIDERS[provider] for provider in providers]
     missing = [name for name in wanted if name not in ort.get_available_providers()]
     if missing:
@@ -174,10 +178,10 @@ def _open(path: Path, providers: Sequence[str], threads: int, spec: InputSpec) -
     # What goes wrong is raised as an exception; onnxruntime need not print it as well.
     options.log_severity_level = 4
     try:
-        whole = not has_external_data(path)
-        for name, side in _fixed_sides(path, spec).items():
+        outside = has_external_data(path)
+        for name, side in () if any_size else _fixed_sides(path, spec).items():
             options.add_free_dimension_override_by_name(name, side)
-        session = ort.InferenceSession(str(path), options, providers=wanted) if whole else None
+        session = None if outside else ort.InferenceSession(str(path), options, providers=wanted)
     except Exception as error:
         raise BundleError(f"{path}: cannot be opened: {error}") from error
     if session is None:

@@ -133,21 +133,30 @@ def test_a_net_of_free_sides_knows_those_that_the_manifest_fixes(layout: Layout,
     spec = free.input_spec().model_copy(update={"fit": "stretch", "height": 24, "width": 32})
     sides = {"NHWC": [24, 32, 3], "NCHW": [3, 24, 32]}[layout]
     folder = write_bundle(tmp_path, nets=free, spec=spec)
-    assert open_bundle(folder, CPU).graph.shape == ["batch", *sides]
+    graph = open_bundle(folder, CPU).graph
+    assert graph.shape == ["batch", *sides]
+    pictures = [np.full((1, *sides), value, np.uint8) for value in (0, 100, 255)]
+    for picture, answer in zip(pictures, graph.batch(pictures), strict=True):
+        np.testing.assert_array_equal(graph(picture).scores, answer.scores)
     free_sides = {"NHWC": ["height", "width", 3], "NCHW": [3, "height", "width"]}[layout]
     assert open_bundle(write_bundle(tmp_path, "native", nets=free), CPU).graph.shape == ["batch", *free_sides]
+    any_size = Graph(folder / "model.onnx", read_manifest(folder), CPU, any_size=True)
+    assert any_size.shape == ["batch", *free_sides]
 
 
-def test_sides_that_share_a_name_stay_free(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [("batch", "side", "side"), ("side", "side", "width"), ("side", None, "side")])
+def test_sides_that_share_a_name_stay_free(names: tuple[str | None, ...], tmp_path: Path) -> None:
     spec = Net().input_spec().model_copy(update={"fit": "stretch", "height": 24, "width": 32})
     folder = write_bundle(tmp_path, spec=spec, sha256=False)
     graph = onnx.load(folder / "model.onnx")
-    for dim in graph.graph.input[0].type.tensor_type.shape.dim[1:3]:
-        dim.dim_param = "side"
+    for dim, name in zip(graph.graph.input[0].type.tensor_type.shape.dim, names, strict=False):
+        dim.Clear()
+        if name is not None:
+            dim.dim_param = name
     onnx.save(graph, folder / "model.onnx")
-    model = open_bundle(folder, CPU)
-    assert model.graph.shape == ["batch", "side", "side", 3]
-    assert model.graph(np.zeros((1, 24, 32, 3), np.uint8)).scores is not None
+    opened = open_bundle(folder, CPU).graph
+    assert [side for side in opened.shape if side == "side"] == ["side", "side"]
+    assert opened(np.zeros((1, 24, 32, 3), np.uint8)).scores is not None
 
 
 def test_a_golden_file_survives_being_written_and_read(tmp_path: Path) -> None:

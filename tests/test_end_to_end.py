@@ -63,6 +63,8 @@ def test_a_net_with_unpooling_goes_from_scenes_to_masks_over_http(scenes: Path) 
     assert "agrees with PyTorch" in printed
     manifest = json.loads((models / "scenes-segnet" / "1" / "model.json").read_text())
     assert manifest["variants"][0]["check"]["argmax_agreement"] >= 0.9999
+    assert manifest["variants"][0]["check"]["sizes"][0] == [96, 128]
+    assert len(manifest["variants"][0]["check"]["sizes"]) == 3
     assert manifest["variants"][0]["lowering"] == "native"
 
     bundle = models / "scenes-segnet" / "1"

@@ -385,11 +385,15 @@ def test_native_unpooling_in_int8_puts_values_where_its_own_maxima_were_at_every
     pooled = [node.input[0] for node in model.graph.node if node.op_type == "MaxPool"]
     places = [node.input[1] for node in model.graph.node if node.op_type == "MaxUnpool"][::-1]
     assert len(pooled) == len(places) == 5
+    makers = {output: node.op_type for node in model.graph.node for output in node.output}
+    compared = [makers[name] for node in model.graph.node if node.op_type in ("Less", "Max") for name in node.input]
+    assert set(compared) == {"Conv", "Max"}
     model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in pooled)
     model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.INT64, None) for name in places)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    assert len(read_manifest(folder).variants[1].check.sizes) == 3  # type: ignore[union-attr]
     for height, width in ((97, 131), (64, 224)):
         image = {"image": scene(5, height, width)[0][None]}
         scores, *found = session.run(["logits", *pooled, *places], image)

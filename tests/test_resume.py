@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from training.checkpoint import Checkpoint
 from training.cli import main
@@ -105,9 +108,13 @@ def test_a_run_keeps_its_recipe_and_its_data(data: Path, unbroken: RunFolder, tm
     assert (other.exit_code, other.output.count("Error: ")) == (1, 1)
     assert "has batch = 4, not 8: a run keeps its recipe" in other.output
     write_scenes(tmp_path / "data", train=17, val=4, height=48, width=64)
-    changed = CliRunner().invoke(main, command(tmp_path / "data", unbroken.path, "--resume"))
-    assert changed.exit_code == 1
-    assert "is not what the run began with" in changed.output
+    relabelled = Path(shutil.copytree(data, tmp_path / "relabelled"))
+    mask = next((relabelled / "val" / "masks").iterdir())
+    Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
+    for changed in (tmp_path / "data", relabelled):
+        done = CliRunner().invoke(main, command(changed, unbroken.path, "--resume"))
+        assert done.exit_code == 1
+        assert "is not what the run began with" in done.output
 
 
 def test_resume_takes_the_recipe_from_the_run_folder(data: Path, unbroken: RunFolder) -> None:

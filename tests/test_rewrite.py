@@ -115,6 +115,16 @@ class Pooled(nn.Module):
         return placed
 
 
+class Padded(nn.Module):
+    """A pool of maps to which a row and a column of -infinity was added."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = functional.pad(x, (0, 1, 0, 1), value=-torch.inf)
+        pooled, indices = functional.max_pool2d(padded, 2, return_indices=True)
+        placed: Tensor = max_unpool(1 - 3 * pooled, indices, like=padded)
+        return placed
+
+
 @pytest.mark.parametrize("size", [(32, 48), (33, 47)], ids=["even", "odd"])
 def test_a_pools_indices_are_found_by_comparison_and_are_the_same(size: tuple[int, int], tmp_path: Path) -> None:
     torch.manual_seed(1)
@@ -139,3 +149,14 @@ def test_a_pools_indices_are_found_by_comparison_and_are_the_same(size: tuple[in
 def test_other_windows_keep_onnxruntimes_own_indices(tmp_path: Path) -> None:
     path = exported(Pooled(3), tmp_path)
     assert (operators(path)["Less"], operators(path)["MaxPool"]) == (0, 2)
+
+
+def test_so_do_maps_that_are_padded_with_infinities(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    net = Padded()
+    path = exported(net, tmp_path)
+    assert operators(path)["Less"] == 0
+    image = np.random.default_rng(0).integers(0, 256, (2, 31, 47, 3)).astype(np.uint8)
+    with torch.no_grad():
+        wanted = ServedNet(net, 255, (0.4, 0.5, 0.6), (0.3, 0.3, 0.3)).eval()(torch.from_numpy(image)).numpy()
+    np.testing.assert_array_equal(np.asarray(answer(path, image)), wanted)

@@ -48,7 +48,7 @@ class Trainer:
     teacher: Teacher | None
     device: torch.device
     fingerprint: str
-    """Of the data: classes, pictures, and how many pixels of each class."""
+    """Of the data: classes, pictures, and how many pixels of each class in train and val."""
 
     @classmethod
     def start(cls, data: Path, recipe: Recipe) -> Trainer:
@@ -61,8 +61,7 @@ class Trainer:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         folder = DataFolder.open(data)
         pairs, val = folder.pairs("train"), folder.pairs("val")
-        counts = folder.count(pairs)
-        folder.count(val)
+        counts, val_counts = folder.count(pairs), folder.count(val)
         weights = class_weights(counts, recipe.class_weights).to(device)
         classes = len(folder.classes.channels)
         net = starting_net(recipe, classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -80,7 +79,7 @@ class Trainer:
             loss=Loss(weights, recipe.label_smoothing, recipe.ohem, recipe.jaccard),
             teacher=_teacher(recipe, classes, device),
             device=device,
-            fingerprint=_fingerprint(folder, [*pairs, *val], counts.tolist()),
+            fingerprint=_fingerprint(folder, [*pairs, *val], [*counts.tolist(), *val_counts.tolist()]),
         )
 
     @property

@@ -15,7 +15,7 @@ from itertools import pairwise
 from service.structure.figures import Shape
 from service.structure.net import Net
 from service.structure.parts import FIRST, Across, Layer, Pass, ScaleChange, Stage
-from service.structure.scales import COMPARISONS, CONVOLUTIONS, MATRICES, Flow, Step, channels_of, size_of
+from service.structure.scales import CONVOLUTIONS, MATRICES, Flow, Step, channels_of, size_of
 
 MOST_STAGES = 40
 """Nets with more are none that one could draw."""
@@ -140,9 +140,7 @@ class Stages:
         """For each value the last stage of the path that it is made from."""
         found: dict[str, int] = {}
         for step in self._steps:
-            # A pool's maxima may be compared with the map that they were found in: places are those of the finer one.
-            chosen = min if step.node.op in COMPARISONS else max
-            stage = chosen(found.get(name, 0) for name in step.flows)
+            stage = max(found.get(name, 0) for name in step.flows)
             own = self._stage_of.get(step.index, stage)
             found |= dict.fromkeys(step.answers, own)
             if step.node.op == "MaxPool" and len(step.node.outputs) > 1:

@@ -104,7 +104,8 @@ def compared(manifest: Manifest, folder: Path, weights: Path, site: Path, pictur
     named = {path.name: read_picture(path) for path in pictures}
     with Process(600) as net:
         net.ask(request.words())
-        pair = Pair(net, Graph(folder / "model.onnx", manifest, ("cpu",)), manifest.input, manifest.output)
+        graph = Graph(folder / "model.onnx", manifest, ("cpu",), any_size=True)
+        pair = Pair(net, graph, manifest.input, manifest.output)
         return list(pair.over(named))
 
 
