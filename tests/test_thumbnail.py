@@ -117,7 +117,7 @@ def test_the_mask_of_a_thumbnail_has_the_pictures_size() -> None:
 
 def test_the_shipped_net_sees_the_same_classes_with_and_without() -> None:
     # A drawn scene is the hard case: its edges are sharper than those of any photograph.
-    net = open_bundle(ROOT / "models" / "camvid-enet" / "1", ("cpu",)).segmenter
+    net = open_bundle(ROOT / "models" / "camvid-enet" / "2", ("cpu",)).segmenter
     data = jpeg(scene(3, 1440, 1920)[0])
     whole = net(decode(data, LIMIT).rgb).mask
     small = decode(data, LIMIT, needed=net.thumbnail)
@@ -140,7 +140,7 @@ def test_over_http_every_view_has_the_pictures_size_either_way(tmp_path: Path, t
 
 @pytest.mark.skipif(not CAMVID.is_dir(), reason="the CamVid pictures are not on this machine")
 def test_large_photographs_lose_nothing_by_being_decoded_at_a_fraction() -> None:
-    bundle = ROOT / "models" / "camvid-enet" / "1"
+    bundle = ROOT / "models" / "camvid-enet" / "2"
     net, channels = open_bundle(bundle, ("cpu",)).segmenter, len(read_manifest(bundle).classes)
     folder = DataFolder.open(CAMVID)
     whole_matrix = small_matrix = np.zeros((channels, channels), np.int64)

@@ -65,7 +65,7 @@ def test_the_server_and_the_model_are_live_and_ready(client: triton.InferenceSer
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready(MODEL)
-    assert client.is_model_ready(MODEL, "1")
+    assert client.is_model_ready(MODEL, "2")
     assert not client.is_model_ready("nothing")
     assert not client.is_model_ready(MODEL, "9")
 
@@ -74,9 +74,9 @@ def test_metadata_says_what_the_model_takes_and_gives(client: triton.InferenceSe
     about = client.get_server_metadata()
     assert about["name"] == "segserve"
     assert "binary_tensor_data" in about["extensions"]
-    for version in ("", "1"):
+    for version in ("", "2"):
         found = client.get_model_metadata(MODEL, version)
-        assert (found["name"], found["versions"]) == (MODEL, ["1"])
+        assert (found["name"], found["versions"]) == (MODEL, ["2"])
         assert found["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, 360, 480, 3]}]
         (output,) = found["outputs"]
         assert (output["name"], output["datatype"], output["shape"][1]) == ("logits", "FP32", 11)
@@ -90,9 +90,9 @@ def test_a_tensor_gets_the_logits_that_onnxruntime_gives(
     batch = pictures(2 if binary_in and binary_out else 1)
     inputs = [tensor(batch, binary=binary_in)]
     answer = client.infer(MODEL, inputs, outputs=[asked("logits", binary_out)], request_id="mine")
-    assert (answer.get_response()["model_name"], answer.get_response()["model_version"]) == (MODEL, "1")
+    assert (answer.get_response()["model_name"], answer.get_response()["model_version"]) == (MODEL, "2")
     assert answer.get_response()["id"] == "mine"
-    session = ort.InferenceSession(ROOT / "models" / MODEL / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(ROOT / "models" / MODEL / "2" / "model.onnx", providers=["CPUExecutionProvider"])
     (wanted,) = session.run(["logits"], {"image": batch})
     logits = answer.as_numpy("logits")
     assert logits.shape == wanted.shape

@@ -35,7 +35,7 @@ from training.nets import build_net
 from training.scenes import SCENE_CLASSES, scene
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = ROOT / "models" / "camvid-enet" / "1"
+SHIPPED = ROOT / "models" / "camvid-enet" / "2"
 
 
 @pytest.fixture

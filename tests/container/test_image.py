@@ -94,14 +94,14 @@ def test_the_health_check_passes_once_the_container_is_ready(image: Image, tmp_p
 
 def test_a_picture_gets_the_mask_that_the_checkouts_own_code_gives(container: Container) -> None:
     mask, picture = pixels(segment(container, "mask").content), pixels(GOLDEN)
-    own = open_bundle(ROOT / "models" / MODEL / "1", providers=("cpu",)).segmenter(picture).mask
+    own = open_bundle(ROOT / "models" / MODEL / "2", providers=("cpu",)).segmenter(picture).mask
     assert mask.shape == own.shape == picture.shape[:2]
     assert np.mean(mask == own) >= 0.9999
     assert len(np.unique(mask)) >= 3
 
 
 def test_json_and_an_overlay_answer_too(container: Container) -> None:
-    assert segment(container, "json").json()["model"] == {"name": MODEL, "version": 1, "variant": "fp32"}
+    assert segment(container, "json").json()["model"] == {"name": MODEL, "version": 2, "variant": "fp32"}
     overlay, picture = pixels(segment(container, "overlay").content), pixels(GOLDEN)
     assert overlay.shape == picture.shape
     assert np.any(overlay != picture)
@@ -171,7 +171,7 @@ def test_machine_code_is_found_on_the_read_only_root_and_nothing_is_compiled(ima
 
 
 def test_a_model_comes_with_its_licence_and_without_its_training_weights(image: Image) -> None:
-    files = {path.name for path in (image.root / "models" / MODEL / "1").iterdir()}
+    files = {path.name for path in (image.root / "models" / MODEL / "2").iterdir()}
     assert files == {"LICENSE", "README.md", "golden.npz", "model.json", "model.onnx"}
     assert not (image.root / "models" / "repository.json").exists()  # the default that it names is not in the image
 
