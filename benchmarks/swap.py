@@ -128,12 +128,12 @@ def repository(net: str, rounds: int, folder: Path) -> Iterator[tuple[Path, list
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder) as made:
         place = Path(made).absolute()
-        shutil.copytree(first, place / "models" / name / "1")
-        versions = []
-        for version in range(2, rounds + 2):
-            versions.append(place / "next" / name / str(version))
-            shutil.copytree(first, versions[-1])
-            manifest = versions[-1] / "model.json"
+        served, *versions = (
+            place / ("next" if version > 1 else "models") / name / str(version) for version in range(1, rounds + 2)
+        )
+        for version, target in enumerate((served, *versions), 1):
+            shutil.copytree(first, target)
+            manifest = target / "model.json"
             manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": version}))
         yield place / "models", versions
 
