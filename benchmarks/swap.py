@@ -128,10 +128,8 @@ def repository(net: str, rounds: int, folder: Path) -> Iterator[tuple[Path, list
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder) as made:
         place = Path(made).absolute()
-        served, *versions = (
-            place / ("next" if version > 1 else "models") / name / str(version) for version in range(1, rounds + 2)
-        )
-        for version, target in enumerate((served, *versions), 1):
+        versions = [place / "next" / name / str(version) for version in range(2, rounds + 2)]
+        for version, target in enumerate([place / "models" / name / "1", *versions], 1):
             shutil.copytree(first, target)
             manifest = target / "model.json"
             manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": version}))

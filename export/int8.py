@@ -28,6 +28,8 @@ REMOVABLE = ("Relu", "Clip")
 PASSAGES = (*REMOVABLE, "LeakyRelu", "MaxPool", "AveragePool", "Concat", "Add")
 OPERATORS = ("Conv", *PASSAGES)
 COMPARED = ("Less", "Max")
+"""What tells where a maximum is; its operands must not be rounded."""
+
 OPSET = 13
 """The first with a scale for each channel."""
 
