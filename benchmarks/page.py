@@ -26,10 +26,8 @@ SIZES = {"0.2 MP": (480, 360), "0.7 MP": (960, 720), "12 MP": (4000, 3000)}
 PAINTED = """async () => {
     const [input, data] = [document.getElementById('file'), new DataTransfer()];
     data.items.add(globalThis.benchmarked);
-    performance.clearMarks();
     const drawn = new Promise((resolve) => {
-        new PerformanceObserver((list) => list.getEntriesByName('segserve:overlay').length && resolve())
-            .observe({ entryTypes: ['mark'] });
+        performance.mark = (name) => name === 'segserve:overlay' && resolve(); // an observer hears of it a frame late
     });
     const start = performance.now();
     input.files = data.files;

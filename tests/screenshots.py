@@ -24,8 +24,8 @@ TALL = {"viewport": {"width": 1280, "height": 1060}}
 DARK = {"color_scheme": "dark"}
 
 
-def main() -> None:
-    """Open the page as people have it, and keep what they see."""
+def make(images: Path) -> None:
+    """Open the page as people have it, and keep what they see in the folder."""
     with (
         TemporaryDirectory() as folder,
         running(ROOT / "models", Path(folder) / "log") as server,
@@ -41,13 +41,13 @@ def main() -> None:
         for name, (context, act) in scenes.items():
             with opened(browser, f"{server.url}/", **context) as page:
                 act(page)
-                keep(page, IMAGES / f"page-{name}.png")
+                keep(page, images / f"page-{name}.png")
 
 
 def show(page: Page) -> None:
     """The sample, segmented."""
     page.get_by_role("button", name="Try the sample").click()
-    expect(page.locator("#summary")).to_contain_text("960 \N{MULTIPLICATION SIGN} 720")
+    expect(page.locator("#summary")).to_contain_text("720 \N{MULTIPLICATION SIGN} 540")
     page.wait_for_timeout(300)
 
 
@@ -84,8 +84,8 @@ def keep(page: Page, path: Path) -> None:
     """Write what is seen as a PNG, in steps of colour that nobody sees and that make the file a third as large."""
     shot = Image.open(BytesIO(page.screenshot())).convert("RGB")
     shot.point(lambda level: min(255, 8 * round(level / 8))).save(path, optimize=True)
-    sys.stdout.write(f"{path.relative_to(ROOT)}: {path.stat().st_size} bytes\n")
+    sys.stdout.write(f"{path}: {path.stat().st_size} bytes\n")
 
 
 if __name__ == "__main__":
-    main()
+    make(IMAGES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks import overload, soak, swap
@@ -28,6 +29,7 @@ def test_under_a_short_overload_every_request_is_answered() -> None:
     assert "or not at all" not in printed
 
 
+@pytest.mark.long
 def test_in_a_short_swap_no_request_fails(tmp_path: Path) -> None:
     arguments = ["--nets", "enet", "--rounds", "1", "--seconds", "3", "--folder", str(tmp_path)]
     printed = ran(CliRunner().invoke(swap.main, arguments))

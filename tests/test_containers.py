@@ -214,6 +214,7 @@ def test_without_ray_its_package_is_named(models: Path, tmp_path: Path) -> None:
     assert "pip install 'segserve[ray]'" in done.stderr
 
 
+@pytest.mark.long
 def test_two_nodes_go_on_after_a_kill_with_nothing_lost_or_doubled(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", nets=SLOW)
     tar = write_tar(tmp_path / "shard.tar", {f"{number:03d}.png": FLAG for number in range(100)})

@@ -477,6 +477,19 @@ def test_a_picture_that_fails_leaves_nothing_of_the_one_before(browser: Browser,
         expect(saved).to_be_enabled()
 
 
+def test_the_picture_before_stays_in_view_while_the_net_looks_at_the_next(page: Page) -> None:
+    show(page)
+    summary, notice = page.locator("#summary"), page.locator("#notice")
+    meanwhile = f"""bytes => {{
+        ({DROP})(bytes);
+        document.querySelector('[data-view="mask"]').click();
+        return document.getElementById('summary').textContent;
+    }}"""
+    assert "320 \N{MULTIPLICATION SIGN} 200" in page.evaluate(meanwhile, list(encoded(PICTURE[:100])))
+    expect(summary).to_contain_text("320 \N{MULTIPLICATION SIGN} 100")
+    expect(notice).to_be_hidden()
+
+
 def test_comparing_that_is_switched_off_is_not_answered_later(page: Page) -> None:
     show(page)
     answers: list[Route] = []

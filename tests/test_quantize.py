@@ -81,18 +81,20 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with small nets of random weights, by the real command line: unet, segnet (native), indexfree."""
     root = tmp_path_factory.mktemp("exported")
     (root / "classes.json").write_text(SCENE_CLASSES.model_dump_json())
-    small = ["--height", "96", "--width", "128", "--lowering"]
     nets = {
         "unet": ("unet", []),
-        "segnet": ("segnet", [*small, "native"]),
-        "indexfree": ("segnet", [*small, "indexfree"]),
+        "segnet": ("segnet", ["--lowering", "native"]),
+        "indexfree": ("segnet", ["--lowering", "indexfree"]),
     }
     for name, (net, options) in nets.items():
         torch.manual_seed(0)
         torch.save(_with_statistics(build_net(net, 6, 8)).state_dict(), root / f"{name}.pt")
         files = ["--checkpoint", str(root / f"{name}.pt"), "--classes", str(root / "classes.json")]
-        more = [*options, "-o", str(root / "models" / name), "--net-width", "8", "--min-agreement", "0.99"]
-        done = CliRunner().invoke(main, ["net", net, *files, *more])
+        files += ["-o", str(root / "models" / name)]
+        sides = ["--height", "96", "--width", "128"]
+        done = CliRunner().invoke(
+            main, ["net", net, *files, *options, *sides, "--net-width", "8", "--min-agreement", "0.99"]
+        )
         assert done.exit_code == 0, done.output
     return root / "models"
 

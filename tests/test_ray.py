@@ -49,6 +49,7 @@ def admin_key(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_requests_reach_both_nodes(deployment: Deployment) -> None:
     crowd, end = Crowd(deployment.url, PICTURE), time.monotonic() + 60
     nodes = [{replica.pid for replica in node.replicas()} for node in deployment.cluster.nodes]
@@ -59,6 +60,7 @@ def test_requests_reach_both_nodes(deployment: Deployment) -> None:
     assert (crowd.lost, crowd.given_up) == ({}, [])
 
 
+@pytest.mark.long
 def test_what_would_hold_for_one_replica_alone_is_refused(deployment: Deployment) -> None:
     answer = httpx.post(f"{deployment.url}/segment", content=PICTURE, headers=PNG).json()
     assert (answer["id"], answer["stored"], answer["links"]) == (None, "off", {})
@@ -69,6 +71,7 @@ def test_what_would_hold_for_one_replica_alone_is_refused(deployment: Deployment
         assert "the model folder that they share" in refused.json()["error"]
 
 
+@pytest.mark.long
 def test_a_replica_that_dies_loses_no_more_than_it_had_in_hand(deployment: Deployment) -> None:
     crowd = Crowd(deployment.url, PICTURE)
     with crowd.asking(ONCE, PATIENT):
@@ -83,6 +86,7 @@ def test_a_replica_that_dies_loses_no_more_than_it_had_in_hand(deployment: Deplo
     deployment.await_replicas(2)
 
 
+@pytest.mark.long
 def test_a_node_that_dies_loses_no_more_than_it_had_in_hand(deployment: Deployment) -> None:
     crowd = Crowd(deployment.url, PICTURE)
     with crowd.asking(ONCE, PATIENT):

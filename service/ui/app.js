@@ -61,8 +61,7 @@ class Workbench {
 
   /** Another model: the picture is looked at again. */
   changeModel() {
-    this.classes.setModel(this.picker.model);
-    this.forget();
+    this.clear();
     if (this.livePanel.stream) this.livePanel.restart();
     else if (this.file) this.run();
     this.redraw();
@@ -87,11 +86,10 @@ class Workbench {
   /** Look at a picture file. */
   open(file) {
     this.livePanel.stop();
-    this.file = file;
-    this.forget();
-    this.downloads.refresh();
+    Object.assign(this, { file, result: null, second: null, share: null });
+    const running = this.run(); // first of all: whatever else is done now takes its time from the net
     this.visible = this.show(file, file, file.size < SMALL ? this.answerSoon() : null);
-    return this.run();
+    return running;
   }
 
   /** Until the answer is there, but not for long: painted together with its overlay, a picture takes one frame less. */
@@ -106,6 +104,12 @@ class Workbench {
     Object.assign(this, { result: null, second: null, share: null });
     this.readout.hide();
     byId('summary').textContent = '';
+  }
+
+  /** Begin anew: no result, and no shares of the last one. */
+  clear() {
+    this.forget();
+    if (this.picker.model) this.classes.setModel(this.picker.model);
   }
 
   /** Show what the browser can, by default the file itself, at the moment; whether it can. */
@@ -134,7 +138,7 @@ class Workbench {
         this.draw();
         performance.mark('segserve:overlay');
         const milliseconds = performance.now() - started;
-        requestAnimationFrame(() => setTimeout(() => this.tell(result, milliseconds))); // once it has been painted
+        requestAnimationFrame(() => requestAnimationFrame(() => this.tell(result, milliseconds))); // once it has been painted
       }
       if (!other) return;
       const second = await this.ask(other, signal);
@@ -156,12 +160,14 @@ class Workbench {
     if (this.url) URL.revokeObjectURL(this.url);
     this.url = image.src;
     this.stage.setPicture(image);
+    this.forget();
+    this.redraw();
   }
 
   /** Do one thing at a time; what goes wrong is told, with `again` as the way out. */
   attempt(work, again) {
     return this.notice.attempt(work, ({ status }) => {
-      if (!this.result && this.picker.model) this.classes.setModel(this.picker.model); // the last picture's shares go
+      if (!this.result) this.clear();
       this.redraw();
       if ([413, 415, 422].includes(status)) return [['Open another picture', () => byId('file').click()]];
       return [['Try again', status === 404 ? () => this.start() : again]]; // 404: the models are others than they were
@@ -186,6 +192,7 @@ class Workbench {
 
   /** Show on the stage what the controls say. */
   draw() {
+    cancelAnimationFrame(this.drawing);
     const { model, other } = this.picker;
     const [layer, layout] = [chosen('layer'), chosen('layout')];
     const versus = other !== null && this.file !== null;

@@ -53,6 +53,7 @@ export class Downloads {
 
   async save(view, button) {
     const { result, file } = this.state();
+    if (!result) return; // another picture has just been opened
     button.setAttribute('aria-busy', 'true');
     try {
       const blob = await result.view(view, optionsOf(view, this.state()));

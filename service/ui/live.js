@@ -92,12 +92,12 @@ export class Live {
   }
 
   answer(data) {
-    const { frame: number, width, height, media_type: type } = this.said;
+    const { frame: number, width, height } = this.said;
     const { frame, at } = this.sent.get(number);
     this.sent.delete(number);
     this.refused = 0;
     this.latencies.push(performance.now() - at);
-    this.onAnswer({ mask: data.slice(0, data.size, type), frame, width, height });
+    this.onAnswer({ mask: data, frame, width, height });
   }
 
   refuse({ frame: number, status, code, detail }) {
@@ -132,6 +132,7 @@ function connect(path) {
   const url = new URL(path, root);
   url.protocol = url.protocol.replace('http', 'ws');
   const socket = new WebSocket(url, ['segserve', ...(key() ? [`segserve.bearer.${base64url(key())}`] : [])]);
+  socket.binaryType = 'arraybuffer';
   return new Promise((resolve) => {
     socket.onopen = () => resolve(socket);
     socket.onclose = () => resolve(null);

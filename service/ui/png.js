@@ -1,9 +1,9 @@
 // A grey PNG of 8 bits in, its levels out, exact: a canvas may convert colours, and some browsers add noise to what is read.
 
-/** `{width, height, levels}` of an 8-bit grey PNG, not interlaced: class masks and confidences are such. */
-export async function decodeGrey(blob) {
-  const bytes = new Uint8Array(await blob.arrayBuffer());
-  const view = new DataView(bytes.buffer);
+/** `{width, height, levels}` of an 8-bit grey PNG, not interlaced, in an ArrayBuffer: class masks and confidences are such. */
+export async function decodeGrey(buffer) {
+  const bytes = new Uint8Array(buffer);
+  const view = new DataView(buffer);
   const packed = [];
   let width = 0;
   let height = 0;
@@ -20,7 +20,13 @@ export async function decodeGrey(blob) {
 
 async function inflate(parts, size) {
   const rows = new Uint8Array(size);
-  const reader = new Blob(parts).stream().pipeThrough(new DecompressionStream('deflate')).getReader();
+  const packed = new ReadableStream({
+    start(controller) {
+      for (const part of parts) controller.enqueue(part);
+      controller.close();
+    },
+  });
+  const reader = packed.pipeThrough(new DecompressionStream('deflate')).getReader();
   for (let at = 0; ;) {
     const { done, value } = await reader.read();
     if (done) return rows;

@@ -42,7 +42,7 @@ export class Result {
   /** The levels of confidence, 0 to 255, asked for once; null where the model has none. */
   confidence() {
     if (!this.id && !this.file) return Promise.resolve(null); // a camera's frame is not kept
-    this.asked ??= this.view('confidence').then(decodeGrey).then(({ levels }) => {
+    this.asked ??= this.view('confidence').then((blob) => blob.arrayBuffer()).then(decodeGrey).then(({ levels }) => {
       this.levels = levels;
       return levels;
     }).catch((problem) => {
@@ -71,7 +71,7 @@ export class Result {
 export async function segment(file, model, { signal, onProgress } = {}) {
   const response = await post(file, model, { output: 'mask', store: true }, { signal, onProgress });
   const id = response.headers.get('Content-Location')?.split('/').pop() ?? null;
-  return new Result(model, await decodeGrey(await response.blob()), { file, id });
+  return new Result(model, await decodeGrey(await response.arrayBuffer()), { file, id });
 }
 
 function post(file, model, options, { signal, onProgress } = {}) {
