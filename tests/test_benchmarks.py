@@ -23,6 +23,7 @@ def test_a_short_soak_is_answered_as_documented() -> None:
     assert "| 200 |" in done.output
 
 
+@pytest.mark.long
 def test_under_a_short_overload_every_request_is_answered() -> None:
     printed = ran(CliRunner().invoke(overload.main, ["--rounds", "1", "--seconds", "1", "--times", "2"]))
     assert overload.HEAD in printed

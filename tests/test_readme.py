@@ -1,6 +1,6 @@
 """README.md as a newcomer runs it: every block, in order, in a folder like a fresh checkout, with real servers.
 
-The lines run as they stand, but for three things: the port, the number of epochs (2 instead of 20), and what sets the
+The lines run as they stand, but for the port, the number of scenes and of epochs (2 instead of 20), and what sets the
 project up, which has happened where this test runs and is only asked of make.
 """
 
@@ -46,6 +46,7 @@ class Newcomer:
             self._serves(line)
             return
         line = re.sub(r"--epochs \d+", "--epochs 2", line.replace("localhost:8000", f"localhost:{self.port}"))
+        line = re.sub(r"(segserve-train scenes \S+)", r"\1 --train 40 --val 10", line)
         line = re.sub(r"\bcurl\b", "curl --silent --show-error --fail-with-body", line)
         done = subprocess.run(
             ["bash", "-c", line], cwd=self.home, env=self._environment(), capture_output=True, text=True, check=False

@@ -100,13 +100,14 @@ class Workbench {
     });
   }
 
+  /** No result, and nothing said of the last one. */
   forget() {
     Object.assign(this, { result: null, second: null, share: null });
     this.readout.hide();
     byId('summary').textContent = '';
   }
 
-  /** Begin anew: no result, and no shares of the last one. */
+  /** The same, and classes without shares. */
   clear() {
     this.forget();
     if (this.picker.model) this.classes.setModel(this.picker.model);
