@@ -119,6 +119,7 @@ def running(system: System, subject: Subject, plan: Plan, folder: Path) -> Itera
         "PYTHONPATH": str(HERE),
         "BENTOML_DO_NOT_TRACK": "true",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
         "OMP_NUM_THREADS": "1",
     }
     here = _workplace(system, port, plan, folder)

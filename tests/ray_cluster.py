@@ -89,6 +89,7 @@ def cluster(cpus: Sequence[int]) -> Iterator[Cluster]:
     """A node for each number of CPUs, the first the head."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SEGSERVE_", "RAY_"))}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
+    environment["RAY_AUTH_MODE"] = "disabled"  # whatever token another cluster has left in the home folder
     port = free_port()
     address = f"127.0.0.1:{port}"
     started: list[Node] = []

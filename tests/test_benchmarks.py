@@ -9,6 +9,8 @@ from click.testing import CliRunner, Result
 
 from benchmarks import overload, soak, swap
 
+pytestmark = pytest.mark.long
+
 
 def ran(done: Result) -> str:
     """What a benchmark printed. How fast it was depends on what else runs here: too slow (1) is no failure."""
@@ -23,14 +25,12 @@ def test_a_short_soak_is_answered_as_documented() -> None:
     assert "| 200 |" in done.output
 
 
-@pytest.mark.long
 def test_under_a_short_overload_every_request_is_answered() -> None:
     printed = ran(CliRunner().invoke(overload.main, ["--rounds", "1", "--seconds", "1", "--times", "2"]))
     assert overload.HEAD in printed
     assert "or not at all" not in printed
 
 
-@pytest.mark.long
 def test_in_a_short_swap_no_request_fails(tmp_path: Path) -> None:
     arguments = ["--nets", "enet", "--rounds", "1", "--seconds", "3", "--folder", str(tmp_path)]
     printed = ran(CliRunner().invoke(swap.main, arguments))

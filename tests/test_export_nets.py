@@ -85,6 +85,12 @@ def test_the_file_says_nothing_of_the_machine_it_was_made_on(exported: Exported)
         assert str(path).encode() not in content
 
 
+@pytest.mark.parametrize(
+    "exported",
+    [pytest.param(name, marks=[pytest.mark.long] if name == "enet" else []) for name in AT_FULL_WIDTH],
+    indirect=True,
+    scope="module",
+)
 def test_exporting_again_gives_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
     convert(trace(exported.net, NETS[exported.name].stride, example=(96, 128)), tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == exported.path.read_bytes()
@@ -198,12 +204,12 @@ def test_every_net_is_examined() -> None:
     assert sorted([*AT_FULL_WIDTH, *LOWERINGS]) == sorted(NETS)
 
 
-LARGER = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
-"""They take most of a minute to export."""
+SLOW = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "erfnet", "linknet")
+"""They take longest to export."""
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.long] if name in LARGER else []) for name in sorted(LOWERINGS)]
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name in SLOW else []) for name in sorted(LOWERINGS)]
 )
 def test_a_narrow_net_answers_as_pytorch_does_at_any_size(name: str, tmp_path: Path) -> None:
     torch.manual_seed(1)

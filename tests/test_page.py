@@ -481,13 +481,27 @@ def test_the_picture_before_stays_in_view_while_the_net_looks_at_the_next(page: 
     show(page)
     summary, notice = page.locator("#summary"), page.locator("#notice")
     meanwhile = f"""bytes => {{
+        const image = document.querySelector('{LEFT} img');
         ({DROP})(bytes);
         document.querySelector('[data-view="mask"]').click();
-        return document.getElementById('summary').textContent;
+        return [document.getElementById('summary').textContent, image.isConnected];
     }}"""
-    assert "320 \N{MULTIPLICATION SIGN} 200" in page.evaluate(meanwhile, list(encoded(PICTURE[:100])))
+    text, shown = page.evaluate(meanwhile, list(encoded(PICTURE[:100])))
+    assert ("320 \N{MULTIPLICATION SIGN} 200" in text, shown) == (True, True)
     expect(summary).to_contain_text("320 \N{MULTIPLICATION SIGN} 100")
     expect(notice).to_be_hidden()
+
+
+def test_while_a_picture_that_the_browser_cannot_show_is_awaited_nothing_is_said_of_the_one_before(page: Page) -> None:
+    show(page)
+    held: list[Route] = []
+    page.route("**/segment?*", lambda route: held.append(route))  # noqa: PLW0108 - as below
+    unseen = encoded(PICTURE, "TIFF")
+    page.locator("#file").set_input_files({"name": "a.tif", "mimeType": "image/tiff", "buffer": unseen})
+    expect(page.locator("#summary")).to_be_empty()
+    expect(page.get_by_role("button", name="mask", exact=True)).to_be_disabled()
+    held[0].continue_()
+    wait_for_result(page)
 
 
 def test_comparing_that_is_switched_off_is_not_answered_later(page: Page) -> None:

@@ -64,7 +64,6 @@ class Workbench {
     this.clear();
     if (this.livePanel.stream) this.livePanel.restart();
     else if (this.file) this.run();
-    this.redraw();
   }
 
   /** Another model to compare with, or none. */
@@ -107,17 +106,21 @@ class Workbench {
     byId('summary').textContent = '';
   }
 
-  /** The same, and classes without shares. */
+  /** The same, classes without shares, and a bare stage. */
   clear() {
     this.forget();
     if (this.picker.model) this.classes.setModel(this.picker.model);
+    this.redraw();
   }
 
   /** Show what the browser can, by default the file itself, at the moment; whether it can. */
   async show(file, blob = file, moment = null) {
     const image = await opened(blob);
+    if (!image) {
+      if (this.file === file) this.clear(); // the last picture is bare until the server shows this one
+      return false;
+    }
     await moment;
-    if (!image) return false;
     if (this.file === file) this.showPicture(image);
     else URL.revokeObjectURL(image.src);
     return true;
@@ -132,8 +135,14 @@ class Workbench {
       const started = performance.now();
       if (!this.result) {
         const result = await this.ask(model, signal);
+        if (signal.aborted) return;
         this.answered();
-        if (!(await this.visible)) await this.show(file, await result.view('overlay', { alpha: 0, format: 'jpeg' }));
+        if (!(await this.visible)) {
+          const view = await result.view('overlay', { alpha: 0, format: 'jpeg' });
+          if (signal.aborted) return;
+          this.visible = this.show(file, view);
+          await this.visible;
+        }
         if (signal.aborted) return;
         this.result = result;
         this.draw();
@@ -168,8 +177,8 @@ class Workbench {
   /** Do one thing at a time; what goes wrong is told, with `again` as the way out. */
   attempt(work, again) {
     return this.notice.attempt(work, ({ status }) => {
-      if (!this.result) this.clear();
-      this.redraw();
+      if (this.result) this.redraw();
+      else this.clear();
       if ([413, 415, 422].includes(status)) return [['Open another picture', () => byId('file').click()]];
       return [['Try again', status === 404 ? () => this.start() : again]]; // 404: the models are others than they were
     });

@@ -92,12 +92,12 @@ export class Live {
   }
 
   answer(data) {
-    const { frame: number, width, height } = this.said;
+    const { frame: number } = this.said;
     const { frame, at } = this.sent.get(number);
     this.sent.delete(number);
     this.refused = 0;
     this.latencies.push(performance.now() - at);
-    this.onAnswer({ mask: data, frame, width, height });
+    this.onAnswer({ mask: data, frame });
   }
 
   refuse({ frame: number, status, code, detail }) {
