@@ -342,10 +342,12 @@ def test_workers_are_measured_together_also_when_one_was_killed(tmp_path: Path) 
         measured_until(server.url, lambda found: found("segserve_ready") == 2)
         for _ in range(8):
             assert httpx.post(f"{server.url}/segment", content=PICTURE, headers=PNG).status_code == 200
+        answered = {"route": "/segment", "status": "200"}  # counted after the answer's last byte
+        measured_until(server.url, lambda found: found("segserve_requests_total", **answered) == 8)
         os.kill(server.workers[0], signal.SIGKILL)
         measured_until(server.url, lambda found: found("segserve_worker_starts_total") == 3)
         found = measured_until(server.url, lambda found: found("segserve_ready") == 2)
-        assert found("segserve_requests_total", route="/segment", status="200") == 8
+        assert found("segserve_requests_total", **answered) == 8
         assert found("segserve_mask_class_pixels_total", model="rgb") == 8 * 3200
         assert found("segserve_model_ready", model="rgb") == 2
         assert found("segserve_model_info", model="rgb", default="true") == 1
