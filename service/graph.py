@@ -172,6 +172,9 @@ def _open(path: Path, providers: Sequence[str], threads: int, spec: InputSpec, a
         raise BundleError(f"{path}: {', '.join(missing)} is not in this build of onnxruntime (it has {available})")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    # After a run its threads would wait for the next one in a loop that keeps a core busy for 50 ms and more, while the
+    # mask is still to be made, and others want to use that core.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if spec.fit == "native":
         # The arena and the memory patterns grow with every new size of picture, and are never given back.
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False

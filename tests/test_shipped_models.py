@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 
 from service.bundle import open_bundle
 from service.golden import Golden
+from service.graph import Graph
 from service.manifest import GOLDEN, read_manifest
+from service.segmenter import Segmenter
 
 MODELS = Path(__file__).parent.parent / "models"
 BUNDLES = sorted(path.parent for path in MODELS.glob("*/*/model.json"))
@@ -47,6 +50,18 @@ def test_a_shipped_bundle_says_its_licence_recipe_and_score(bundle: Path) -> Non
     assert {"net", "recipe", "weights_sha256"} <= set(manifest.source)
     assert {"seed", "epochs"} <= set(manifest.source["recipe"])
     assert f"{manifest.metrics['miou']:.4f}" in card
+
+
+def test_a_net_that_has_answered_leaves_the_cores_to_others() -> None:
+    """By itself onnxruntime keeps its threads awake after a run: 50 ms and more of a core each."""
+    bundle = MODELS / "camvid-lite" / "1"
+    manifest, golden = read_manifest(bundle), Golden.load(bundle / GOLDEN)
+    segmenter = Segmenter(manifest, Graph(bundle / manifest.variants[0].file, manifest, ("cpu",), threads=2))
+    for _ in range(3):
+        segmenter(golden.picture, confidence=False)
+        before = time.process_time()
+        time.sleep(0.2)
+        assert time.process_time() - before < 0.02
 
 
 def test_all_bundles_together_stay_under_40_mb() -> None:

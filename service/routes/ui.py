@@ -23,9 +23,9 @@ HOME = "index.html"
 MEDIA_TYPES: Mapping[str, str] = {
     ".css": "text/css",
     ".html": "text/html",
-    ".jpg": "image/jpeg",
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
+    ".webp": "image/webp",
 }
 
 PAGE_HEADERS: Mapping[str, str] = {

@@ -15,9 +15,9 @@ import { listen } from './pointing.js';
 import { Readout } from './readout.js';
 import { segment } from './result.js';
 import { Stage } from './stage.js';
+import { warmUp } from './warm.js';
 
 const SOON = 120; // milliseconds
-const SMALL = 1 << 20; // bytes
 
 /** The page as a whole: the picture, and what the models saw in it. */
 class Workbench {
@@ -56,7 +56,7 @@ class Workbench {
   }
 
   start() {
-    return this.attempt(() => this.picker.load(), () => this.start());
+    return this.attempt(() => this.picker.load(), () => this.start()).then(warmUp);
   }
 
   /** Another model: the picture is looked at again. */
@@ -77,8 +77,8 @@ class Workbench {
 
   openSample() {
     return this.attempt(async (signal) => {
-      const blob = await (await call('ui/sample.jpg', { signal })).blob();
-      this.open(new File([blob], 'sample.jpg', { type: 'image/jpeg' }));
+      const blob = await (await call('ui/sample.webp', { signal })).blob();
+      this.open(new File([blob], 'sample.webp', { type: 'image/webp' }));
     }, () => this.openSample());
   }
 
@@ -87,7 +87,7 @@ class Workbench {
     this.livePanel.stop();
     Object.assign(this, { file, result: null, second: null, share: null });
     const running = this.run(); // first of all: whatever else is done now takes its time from the net
-    this.visible = this.show(file, file, file.size < SMALL ? this.answerSoon() : null);
+    this.visible = this.show(file, file, this.answerSoon());
     return running;
   }
 
@@ -219,6 +219,11 @@ class Workbench {
       isShown: this.classes.isShown,
       marks: marked ? [this.result, this.second] : null,
     });
+    requestAnimationFrame(() => this.describe()); // once that has been painted
+  }
+
+  /** Say beside the stage what the controls say. */
+  describe() {
     byId('disagreement').textContent = this.share === null ? '' : `They disagree on ${percent(this.share)} of the picture.`;
     this.downloads.refresh();
   }

@@ -73,7 +73,7 @@ export class LivePanel {
   }
 
   async show(live, model, { mask, frame }) {
-    const grey = await decodeGrey(mask);
+    const grey = decodeGrey(mask);
     if (this.live !== live) return frame.close();
     const canvas = Object.assign(document.createElement('canvas'), { width: frame.width, height: frame.height });
     canvas.getContext('2d').drawImage(frame, 0, 0);

@@ -54,12 +54,6 @@ export function disagreement(one, other) {
   return count / one.ids.length;
 }
 
-/** Nothing. */
-export function clear(canvas) {
-  canvas.width = 1;
-  canvas.height = 1;
-}
-
 /** For each class id of a model, the id of the class of the same name in another; -1 where there is none. */
 function translation(from, to) {
   const ids = new Map(to.classes.map((spec) => [spec.name, spec.id]));
@@ -71,6 +65,7 @@ function translation(from, to) {
 function paint(canvas, { width, height }, step, fill) {
   const [w, h] = [Math.ceil(width / step), Math.ceil(height / step)];
   if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
+  canvas.hidden = false;
   [canvas.style.width, canvas.style.height] = [`${w * step}px`, `${h * step}px`];
   const image = new ImageData(w, h);
   fill(new Uint32Array(image.data.buffer), w);

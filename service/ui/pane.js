@@ -1,15 +1,15 @@
 // One picture with what lies on it: the picture itself, the classes' tint, the stripes of disagreement, as layers.
 
 import { element } from './dom.js';
-import { clear, paintClasses, paintConfidence, paintDisagreement } from './paint.js';
+import { paintClasses, paintConfidence, paintDisagreement } from './paint.js';
 
 /** A part of the stage with layers that are moved and scaled together. */
 export class Pane {
   constructor(name) {
     this.image = element('img', { class: 'layer', alt: '', draggable: 'false' });
     this.frame = element('canvas', { class: 'layer', hidden: true });
-    this.tint = element('canvas', { class: 'layer tint', width: 1, height: 1 });
-    this.marks = element('canvas', { class: 'layer marks', width: 1, height: 1 });
+    this.tint = element('canvas', { class: 'layer tint', hidden: true });
+    this.marks = element('canvas', { class: 'layer marks', hidden: true });
     this.world = element('div', { class: 'world' }, [this.image, this.frame, this.tint, this.marks]);
     this.tag = element('span', { class: 'tag', hidden: true });
     this.element = element('div', { class: 'pane', 'data-pane': name }, [this.world, this.tag]);
@@ -21,8 +21,8 @@ export class Pane {
     this.image.replaceWith(image);
     this.image = image;
     this.frame.hidden = true;
-    clear(this.tint);
-    clear(this.marks);
+    this.tint.hidden = true;
+    this.marks.hidden = true;
   }
 
   /** A frame of a camera, an ImageBitmap. */
@@ -39,13 +39,13 @@ export class Pane {
   show(result, layer, isShown, step) {
     if (result && layer === 'classes') paintClasses(this.tint, result, isShown, step);
     else if (result?.levels) paintConfidence(this.tint, result, isShown, step);
-    else clear(this.tint);
+    else this.tint.hidden = true;
   }
 
   /** Stripe where a pair of results differ; null: nowhere. */
   mark(pair, step) {
     if (pair) paintDisagreement(this.marks, ...pair, step);
-    else clear(this.marks);
+    else this.marks.hidden = true;
   }
 
   /** Place the layers; from three screen pixels a pixel on, its edges are kept sharp. */

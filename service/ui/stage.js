@@ -16,25 +16,28 @@ export class Stage {
     this.layout = 'single';
     this.split = 50;
     this.size = null;
+    this.box = [view.clientWidth, view.clientHeight];
     this.shown = null;
+    this.picture = null; // the image, where it is no camera's frame
     this.painted = null; // the step between painted pixels
     this.crossed = null;
     this.cross = element('div', { class: 'cross', hidden: true, 'aria-hidden': 'true' });
     view.append(this.panes.left.element, this.panes.right.element, this.cross);
-    new ResizeObserver(() => this.fitPanes()).observe(view);
+    new ResizeObserver(() => this.resize()).observe(view);
     this.setSplit(50);
   }
 
   /** A still picture, an image that has been loaded; what lay on the last one goes. */
   setPicture(image) {
     this.shown = null;
+    this.picture = image;
     this.panes.left.setPicture(image);
-    this.panes.right.setPicture(image.cloneNode());
     this.setSize(image.naturalWidth, image.naturalHeight);
   }
 
   /** A camera's frame. */
   setFrame(bitmap) {
+    this.picture = null;
     this.each((pane) => pane.setFrame(bitmap));
     this.setSize(bitmap.width, bitmap.height);
   }
@@ -56,6 +59,8 @@ export class Stage {
     this.layout = shown.layout;
     this.view.dataset.layout = this.layout;
     this.divider.hidden = this.layout !== 'swipe';
+    const { right } = this.panes;
+    if (this.layout !== 'single' && this.picture && right.image.src !== this.picture.src) right.setPicture(this.picture.cloneNode());
     const labels = this.layout === 'single' ? ['', ''] : shown.labels;
     this.panes.left.label(labels[0]);
     this.panes.right.label(labels[1]);
@@ -97,7 +102,7 @@ export class Stage {
 
   /** The pane under a point of the view, and the picture's pixel there. */
   locate(x, y) {
-    const inRight = this.layout === 'swipe' ? x > (this.view.clientWidth * this.split) / 100 : this.isInRight(x, y);
+    const inRight = this.layout === 'swipe' ? x > (this.box[0] * this.split) / 100 : this.isInRight(x, y);
     const [left, top] = this.layout === 'side' && inRight ? this.offset() : [0, 0];
     return { side: inRight ? 'right' : 'left', point: [x - left, y - top], pixel: this.viewport.pixel([x - left, y - top]) };
   }
@@ -117,13 +122,19 @@ export class Stage {
     this.place();
   }
 
+  /** Only now: where the page is about to change, to ask for the sides of the view costs a layout of its own. */
+  resize() {
+    this.box = [this.view.clientWidth, this.view.clientHeight];
+    this.fitPanes();
+  }
+
   fitPanes() {
     if (!this.size) return;
-    const { clientWidth, clientHeight } = this.view;
-    const beside = this.layout === 'side' && this.isWide(clientWidth, clientHeight);
+    const [width, height] = this.box;
+    const beside = this.layout === 'side' && this.isWide(width, height);
     const above = this.layout === 'side' && !beside;
     this.view.classList.toggle('stacked', above);
-    this.viewport.resize([beside ? clientWidth / 2 : clientWidth, above ? clientHeight / 2 : clientHeight], this.size);
+    this.viewport.resize([beside ? width / 2 : width, above ? height / 2 : height], this.size);
     this.place();
     this.clip();
   }
@@ -153,7 +164,8 @@ export class Stage {
 
   offset() {
     const stacked = this.view.classList.contains('stacked');
-    return stacked ? [0, this.view.clientHeight / 2] : [this.view.clientWidth / 2, 0];
+    const [width, height] = this.box;
+    return stacked ? [0, height / 2] : [width / 2, 0];
   }
 
   each(act) {
