@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Page
 
+from service.cores import ONE_CORE, CorePool
 from service.png import encode
 from tests.browser import chromium, opened
 from tests.bundles import write_bundle
@@ -33,7 +34,7 @@ READ = """async (files) => {
     return files.map(read);
 }"""
 
-DAMAGED = "what the server sent is damaged"
+DAMAGED = "The mask that the server sent is damaged: try again."
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +103,17 @@ def test_every_filter_of_rows_is_undone(page: Page) -> None:
 
 
 def test_the_services_own_masks_are_read_exactly(page: Page) -> None:
-    masks = pictures()
-    for mask, found in zip(masks, read(page, [encode(mask) for mask in masks]), strict=True):
+    random = np.random.default_rng(7)
+    coarse = random.integers(0, 12, (30, 20), dtype=np.uint8)
+    masks = [
+        *pictures(),
+        coarse.repeat(9, axis=0).repeat(7, axis=1),
+        random.integers(0, 256, (300, 201), dtype=np.uint8),
+    ]
+    pool = CorePool(3)
+    with pool.inside(), pool.spread() as share:
+        files = [encode(mask, cores=cores) for cores in (ONE_CORE, share) for mask in masks]
+    for mask, found in zip(masks * 2, read(page, files), strict=True):
         np.testing.assert_array_equal(found, mask)
 
 
@@ -124,15 +134,18 @@ def test_a_mask_of_another_size_than_it_says_is_refused(page: Page) -> None:
 
 def test_bits_that_are_wrong_end_in_a_mask_or_a_complaint(page: Page) -> None:
     random = np.random.default_rng(10)
+    seen = pictures()[:5] * 20
     files = []
-    for picture in pictures()[:5] * 20:
+    for picture in seen:
         stream = bytearray(zlib.compress(np.insert(picture, 0, 0, axis=1).tobytes(), int(random.integers(10))))
         for place in random.integers(2, len(stream), 3):
             stream[place] ^= 1 << int(random.integers(8))
         files.append(_with_stream(picture, bytes(stream)))
     answers = read(page, files)
     assert {answer for answer in answers if isinstance(answer, str)} == {DAMAGED}
-    assert [answer.shape for answer in answers if not isinstance(answer, str)]
+    masks = [(found, picture) for found, picture in zip(answers, seen, strict=True) if not isinstance(found, str)]
+    assert 0 < len(masks) < len(seen)
+    assert all(found.shape == picture.shape for found, picture in masks)
 
 
 def _with_stream(picture: NDArray[np.uint8], stream: bytes) -> bytes:

@@ -22,7 +22,7 @@ const SOON = 120; // milliseconds
 /** The page as a whole: the picture, and what the models saw in it. */
 class Workbench {
   constructor() {
-    Object.assign(this, { file: null, visible: null, url: null, drawing: 0, answered() {}, result: null, second: null, share: null });
+    Object.assign(this, { file: null, visible: null, url: null, drawing: 0, describing: null, answered() {}, result: null, second: null, share: null });
     this.notice = new Notice(parts('busy', 'progress', 'doing', 'notice'));
     this.stage = new Stage(byId('view'), byId('divider'), (viewport) => showScale(byId('scale'), byId('view'), viewport));
     this.readout = new Readout(byId('readout'), byId('spoken'), byId('stage'));
@@ -56,7 +56,7 @@ class Workbench {
   }
 
   start() {
-    return this.attempt(() => this.picker.load(), () => this.start()).then(warmUp);
+    return this.attempt(() => this.picker.load(), () => this.start());
   }
 
   /** Another model: the picture is looked at again. */
@@ -148,7 +148,7 @@ class Workbench {
         this.draw();
         performance.mark('segserve:overlay');
         const milliseconds = performance.now() - started;
-        requestAnimationFrame(() => requestAnimationFrame(() => this.tell(result, milliseconds))); // once it has been painted
+        afterPaint(() => this.tell(result, milliseconds));
       }
       if (!other) return;
       const second = await this.ask(other, signal);
@@ -219,11 +219,12 @@ class Workbench {
       isShown: this.classes.isShown,
       marks: marked ? [this.result, this.second] : null,
     });
-    requestAnimationFrame(() => this.describe()); // once that has been painted
+    this.describing ??= afterPaint(() => this.describe());
   }
 
   /** Say beside the stage what the controls say. */
   describe() {
+    this.describing = null;
     byId('disagreement').textContent = this.share === null ? '' : `They disagree on ${percent(this.share)} of the picture.`;
     this.downloads.refresh();
   }
@@ -286,4 +287,10 @@ class Workbench {
   }
 }
 
-new Workbench().start();
+/** Do something once what is drawn now has been painted. */
+function afterPaint(act) {
+  return requestAnimationFrame(() => requestAnimationFrame(act));
+}
+
+const workbench = new Workbench();
+workbench.start().then(() => warmUp(() => workbench.file !== null));

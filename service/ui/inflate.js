@@ -2,12 +2,13 @@
 // in a third of the time that a DecompressionStream takes for it, and without its waits.
 
 const HEADER = 2; // bytes
-const AHEAD = 4; // bytes that may be read behind the end, as zeros
+const AHEAD = 4; // bytes of zeros behind the end, as more is read than used
 const SHORT = 32; // bytes: fewer are copied one by one
 const END = 256; // the symbol that ends a block; those above are lengths
 const ORDER = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 const LENGTH_BITS = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0);
-const LENGTHS = Uint16Array.from(bases(3, LENGTH_BITS).with(28, 258));
+const LENGTHS = Uint16Array.from(bases(3, LENGTH_BITS));
+LENGTHS[28] = 258; // has a code of its own, though the one before could say it
 const DISTANCE_BITS = Uint8Array.from({ length: 30 }, (_, symbol) => Math.max(0, (symbol >> 1) - 1));
 const DISTANCES = Uint16Array.from(bases(1, DISTANCE_BITS));
 const FIXED = [
@@ -15,7 +16,10 @@ const FIXED = [
   decoder(new Uint8Array(30).fill(5)),
 ];
 
-/** The `size` bytes that a zlib stream in a Uint8Array holds, as another; throws an Error where it holds others. */
+/**
+ * The `size` bytes that a zlib stream in a Uint8Array holds, as another; throws an Error where it is none of that size. Its
+ * checksum is left alone: the connection has its own.
+ */
 export function inflate(packed, size) {
   const bits = new Bits(packed);
   const out = new Uint8Array(size);
@@ -23,6 +27,7 @@ export function inflate(packed, size) {
   for (let last = 0; !last;) {
     last = bits.take(1);
     const kind = bits.take(2);
+    if (kind === 3) throw damaged();
     if (kind === 0) at = copyStored(bits, out, at);
     else at = copyPacked(bits, out, at, kind === 1 ? FIXED : decoders(bits));
     if (bits.place() > packed.length) throw damaged();
@@ -170,5 +175,6 @@ function bases(first, bits) {
 
 /** What is thrown where bytes cannot be what was sent. */
 export function damaged() {
-  return new Error('what the server sent is damaged');
+  const detail = 'The mask that the server sent is damaged: try again.';
+  return Object.assign(new Error(detail), { detail });
 }

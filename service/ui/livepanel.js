@@ -61,7 +61,7 @@ export class LivePanel {
     const model = this.currentModel();
     const live = new Live({
       model: model.name,
-      onAnswer: (answer) => this.show(live, model, answer),
+      onAnswer: (answer) => this.show(model, answer),
       onStats: ({ fps, latency }) => {
         if (this.live === live) this.stats.textContent = `${fps.toFixed(1)} frames a second, ${Math.round(latency)} ms each`;
       },
@@ -72,14 +72,12 @@ export class LivePanel {
     if (!isStopped()) this.startButton.textContent = 'Stop';
   }
 
-  async show(live, model, { mask, frame }) {
-    const grey = decodeGrey(mask);
-    if (this.live !== live) return frame.close();
+  show(model, { mask, frame }) {
     const canvas = Object.assign(document.createElement('canvas'), { width: frame.width, height: frame.height });
     canvas.getContext('2d').drawImage(frame, 0, 0);
     this.last = canvas;
     this.keep.disabled = false;
-    return this.stage.showFrame(frame, new Result(model, grey));
+    this.stage.showFrame(frame, new Result(model, decodeGrey(mask)));
   }
 
   /** The newest frame becomes a picture like any other. */

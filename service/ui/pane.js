@@ -45,7 +45,14 @@ export class Pane {
   /** Stripe where a pair of results differ; null: nowhere. */
   mark(pair, step) {
     if (pair) paintDisagreement(this.marks, ...pair, step);
-    else this.marks.hidden = true;
+    else free(this.marks);
+  }
+
+  /** Let go of the picture and of what lies on it, with the memory that it takes. */
+  release() {
+    this.image.removeAttribute('src');
+    free(this.tint);
+    free(this.marks);
   }
 
   /** Place the layers; from three screen pixels a pixel on, its edges are kept sharp. */
@@ -62,4 +69,10 @@ export class Pane {
     this.tag.textContent = text;
     this.tag.hidden = text === '';
   }
+}
+
+/** Hide a canvas that is not painted again soon. */
+function free(canvas) {
+  canvas.hidden = true;
+  if (canvas.width > 0) [canvas.width, canvas.height] = [0, 0];
 }

@@ -15,6 +15,7 @@ export class Result {
     this.ids = levels;
     this.file = origin.file ?? null;
     this.id = origin.id ?? null;
+    this.counts = null; // of pixels by class id, once `shares` has counted them
     this.levels = null; // of confidence, once `confidence` has fetched them
     this.asked = null;
   }

@@ -60,7 +60,8 @@ export class Stage {
     this.view.dataset.layout = this.layout;
     this.divider.hidden = this.layout !== 'swipe';
     const { right } = this.panes;
-    if (this.layout !== 'single' && this.picture && right.image.src !== this.picture.src) right.setPicture(this.picture.cloneNode());
+    if (this.layout === 'single') right.release();
+    else if (this.picture && right.image.src !== this.picture.src) right.setPicture(this.picture.cloneNode());
     const labels = this.layout === 'single' ? ['', ''] : shown.labels;
     this.panes.left.label(labels[0]);
     this.panes.right.label(labels[1]);
@@ -122,7 +123,7 @@ export class Stage {
     this.place();
   }
 
-  /** Only now: where the page is about to change, to ask for the sides of the view costs a layout of its own. */
+  /** The view's sides are remembered: to ask for them in the midst of changes costs a layout of its own. */
   resize() {
     this.box = [this.view.clientWidth, this.view.clientHeight];
     this.fitPanes();
