@@ -1,6 +1,7 @@
 """A float32 graph and the ranges of its tensors in, a graph whose convolutions compute in int8 out: static QDQ.
 
 Activations become unsigned, weights signed with a scale for each channel: what CPUs multiply four at a time (VNNI).
+Without VNNI they add two products in 16 bits, which saturate unless the weights have only 7.
 Only convolutions are worth it. What passes their values on is quantized with them where all that reads it is, so that
 values stay int8 from one convolution to the next. Everything else stays float: the preparation of the picture,
 unpooling with its positions, transposed convolution (onnxruntime has none in int8), and the last convolution, which is
@@ -80,14 +81,17 @@ def convolutions(model: ModelProto) -> tuple[str, ...]:
     )
 
 
-def to_int8(source: Path, target: Path, tensor_ranges: TensorsData, layers: Collection[str]) -> None:
-    """Write the graph in `source`, as `preprocess` wrote it, to `target` with these of its convolutions in int8."""
+def to_int8(
+    source: Path, target: Path, tensor_ranges: TensorsData, layers: Collection[str], reduce_range: bool = False
+) -> None:
+    """Write the graph in `source`, as `preprocess` wrote it, to `target` with these of its convolutions in int8; with
+    `reduce_range` their weights have 7 bits."""
     model = onnx.load(source)
     with quiet():
         quantizer = QDQQuantizer(
             model,
             per_channel=True,
-            reduce_range=False,
+            reduce_range=reduce_range,
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8,
             tensors_range=tensor_ranges,

@@ -47,7 +47,7 @@ class Wish:
 
     `images` is a folder of pictures, `labelled` a data folder with `split`. `max_miou_drop` is in points; `agreement`
     is what is enough to keep no further layer float, `keep_float` a number of layers instead; below `min_agreement` the
-    variant is refused.
+    variant is refused. `reduce_range`: int8 weights of 7 bits.
     """
 
     precision: Literal["int8", "fp16"]
@@ -61,6 +61,7 @@ class Wish:
     agreement: float = 0.995
     keep_float: int | None = None
     calibration: Method | None = None
+    reduce_range: bool = False
     overwrite: bool = False
 
 
@@ -152,7 +153,7 @@ def _reduce(work: _Work) -> Choice | None:
         wanted = [_mask(work, work.reference, picture) for picture in pictures]
 
         def measure(reduced: Layers) -> float:
-            to_int8(prepared, trial, found, reduced)
+            to_int8(prepared, trial, found, reduced, work.wish.reduce_range)
             graph = Graph(trial, work.manifest, ("cpu",))
             same = [_mask(work, graph, one) == mask for one, mask in zip(pictures, wanted, strict=True)]
             return float(sum(part.sum() for part in same) / sum(part.size for part in same))
@@ -160,7 +161,7 @@ def _reduce(work: _Work) -> Choice | None:
         choice = choose(layers, measure, work.wish.agreement, work.wish.keep_float)
         if not choice.reduced:
             raise ExportError("every convolution stays float: nothing is left of int8; lower --keep-float")
-        to_int8(prepared, target, found, choice.reduced)
+        to_int8(prepared, target, found, choice.reduced, work.wish.reduce_range)
     return choice
 
 
@@ -178,7 +179,7 @@ def _measured(work: _Work, choice: Choice | None, labelled: Labelled | None) -> 
     elsewhere = work.graph(work.file, any_size=True)
     pair = Pair(anywhere, graph, manifest.input, manifest.output, TOLERANCE[wish.precision], elsewhere)
     proof = Proof.of(pair.over(pictures), len(pictures))
-    _at_least(proof.agreement, wish.min_agreement)
+    _at_least(proof.agreement, wish)
     speed = speedup(reference, graph, manifest.input, work.golden.picture) if "cpu" in wish.providers else None
     measured: dict[str, Any] = {"speed": speed, "kept_float": _kept(choice)}
     if labelled is not None:
@@ -205,12 +206,13 @@ def _measured(work: _Work, choice: Choice | None, labelled: Labelled | None) -> 
     return Quantized(variant, check, choice, measured)
 
 
-def _at_least(agreement: float, needed: float) -> None:
-    if agreement < needed:
+def _at_least(agreement: float, wish: Wish) -> None:
+    if agreement < wish.min_agreement:
+        may_saturate = wish.precision == "int8" and not wish.reduce_range
         raise ExportError(
-            f"the variant agrees with the reference at {agreement:.4%} of the pixels, {needed:.4%} are needed: "
-            "--labelled says what that costs in mIoU, --keep-float and --agreement keep more layers float, "
-            "--min-agreement lowers the bar"
+            f"the variant agrees with the reference at {agreement:.4%} of the pixels, {wish.min_agreement:.4%} are "
+            f"needed: {'--reduce-range where this CPU has no VNNI, ' if may_saturate else ''}--labelled says what that "
+            "costs in mIoU, --keep-float and --agreement keep more layers float, --min-agreement lowers the bar"
         )
 
 

@@ -452,6 +452,7 @@ def test_a_message_must_arrive_in_time(strict: Server) -> None:
 
 def test_messages_that_are_not_there_yet_take_room_in_memory(strict: Server) -> None:
     half = masked(bytes(700_000), length=2**20)
+    wait_for(lambda: open_streams(strict) == 0, "the streams before to be over")
     with raw(strict, {"X-API-Key": KEY}) as first, raw(strict, {"X-API-Key": KEY}) as second:
         for connection in (first, second):
             assert status(connection) == 101

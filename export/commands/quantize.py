@@ -48,6 +48,7 @@ UNSCORED = 0.9
 )
 @click.option("--keep-float", default="auto", show_default=True, metavar="N|auto", help="Or: so many groups.")
 @click.option("--calibration", type=click.Choice(get_args(Method)), help="How ranges are found; chosen if not said.")
+@click.option("--reduce-range", is_flag=True, help="int8 weights of 7 bits: right on CPUs without VNNI too.")
 @click.option("--provider", "providers", multiple=True, type=click.Choice(list(PROVIDERS)), help="What will run it.")
 @click.option("--id", "name", metavar="ID", help="What the variant is called; by default as its precision.")
 @click.option("--overwrite", is_flag=True, help="Replace the variant of that id.")
@@ -64,7 +65,8 @@ def quantize(
 ) -> None:
     """Add a variant in reduced precision to BUNDLE (models/NAME/VERSION), measured against its first variant.
 
-    int8 is for CPUs with VNNI, fp16 for GPUs. Where it costs more than allowed, the bundle stays as it was.
+    int8 is for CPUs with VNNI, or any with --reduce-range; fp16 is for GPUs. Where it costs more than allowed, the
+    bundle stays as it was.
     """
     if precision == "int8" and images is None:
         raise click.UsageError("int8 needs --images, a folder of pictures to find the range of each layer on")
