@@ -35,8 +35,13 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 def png(width: int, height: int, depth: int, color: int, rows: bytes, *more: tuple[bytes, bytes]) -> bytes:
     """A PNG of any kind: bits a sample, colour type, the rows with their filter bytes, and chunks to go before them."""
+    return packed_png(width, height, depth, color, zlib.compress(rows), *more)
+
+
+def packed_png(width: int, height: int, depth: int, color: int, stream: bytes, *more: tuple[bytes, bytes]) -> bytes:
+    """The same with rows that have been packed already, or with anything in their place."""
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    chunks = [(b"IHDR", header), *more, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = [(b"IHDR", header), *more, (b"IDAT", stream), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in chunks)
 
 

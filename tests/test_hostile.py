@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import struct
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -16,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.bundles import write_bundle
+from tests.pictures import png
 from tests.server import Server, running
 
 LIMIT = 32 * 2**20
@@ -46,13 +46,7 @@ def photo(wanted: str = "JPEG") -> bytes:
 
 def huge_png(side: int = 30_000) -> bytes:
     """A valid PNG header of side x side pixels, with hardly any data behind it."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    data = zlib.compress(bytes(side * 3 + 1))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return png(side, side, 8, 2, bytes(side * 3 + 1))
 
 
 GIF_BOMB = b"".join(

@@ -17,7 +17,7 @@ from service.cores import ONE_CORE, CorePool
 from service.png import encode
 from tests.browser import chromium, opened
 from tests.bundles import write_bundle
-from tests.pictures import png
+from tests.pictures import packed_png, png
 from tests.server import running
 
 READ = """async (files) => {
@@ -150,7 +150,5 @@ def test_bits_that_are_wrong_end_in_a_mask_or_a_complaint(page: Page) -> None:
 
 def _with_stream(picture: NDArray[np.uint8], stream: bytes) -> bytes:
     """A PNG of the picture's size that holds this zlib stream."""
-    file = png(picture.shape[1], picture.shape[0], 8, 0, b"")
-    empty = zlib.compress(b"")
-    start = file.index(b"IDAT") - 4
-    return file[:start] + len(stream).to_bytes(4) + b"IDAT" + stream + file[start + 8 + len(empty) :]
+    height, width = picture.shape
+    return packed_png(width, height, 8, 0, stream)

@@ -122,9 +122,8 @@ function copyPacked(bits, out, start, [symbols, distances]) {
 /** Write `length` bytes at a place, those of `distance` before, which may be among them. */
 function repeat(out, at, length, distance) {
   const end = at + length;
-  if (length < SHORT) for (let to = at; to < end; to += 1) out[to] = out[to - distance];
-  else if (distance >= length) out.copyWithin(at, at - distance, end - distance);
-  else if (distance > 1) for (let to = at; to < end; to += 1) out[to] = out[to - distance];
+  if (length >= SHORT && distance >= length) out.copyWithin(at, at - distance, end - distance);
+  else if (length < SHORT || distance > 1) for (let to = at; to < end; to += 1) out[to] = out[to - distance];
   else if (out[at - 1] !== 0) out.fill(out[at - 1], at, end); // zeros are there
 }
 

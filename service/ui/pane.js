@@ -22,7 +22,7 @@ export class Pane {
     this.image = image;
     this.frame.hidden = true;
     this.tint.hidden = true;
-    this.marks.hidden = true;
+    free(this.marks);
   }
 
   /** A frame of a camera, an ImageBitmap. */
