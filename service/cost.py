@@ -28,7 +28,8 @@ large ones take many times what they do."""
 
 UPSAMPLE = 4.0
 
-STORE = 4.0
+STORE = 1.5
+"""What it takes to keep a result, besides its mask, which is drawn once for the answer and the store."""
 
 RENDER: Mapping[View, float] = {
     "json": 0.1,
@@ -62,7 +63,8 @@ def segmenting(data: bytes, model: Model, view: View, settings: Settings, store:
     """What it takes to segment the picture in `data` and to show it in a view."""
     height, width = _size(data, settings)
     thumbnail = view != "overlay" and _has_thumbnail(data, model, settings, (height, width))
-    pixels = _decoding(data, thumbnail) + UPSAMPLE + RENDER[view] + (STORE if store else 0.0)
+    drawn = {view, "mask"} if store else {view}
+    pixels = _decoding(data, thumbnail) + UPSAMPLE + sum(RENDER[each] for each in drawn) + (STORE if store else 0.0)
     return Cost(REQUEST + pixels * height * width / 1e6 + running(model, (height, width)), _kind(model))
 
 

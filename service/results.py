@@ -35,16 +35,16 @@ class Result:
     segmentation: Segmentation
     model: Snapshot
 
-    def pack(self) -> bytes:
-        """A zip: `model.json`, `picture`, and the arrays as PNGs."""
+    def pack(self, mask: bytes) -> bytes:
+        """A zip: `model.json`, `picture`, and the arrays as PNGs; `mask` is that of the class mask."""
         seen, file = self.segmentation, BytesIO()
-        arrays = {"mask": seen.mask, "coarse": seen.coarse, "confidence": seen.confidence}
         with ZipFile(file, "w") as archive:  # pictures are packed already
             archive.writestr("model.json", self.model.model_dump_json())
             archive.writestr("picture", self.picture)
-            for name, array in arrays.items():
-                if array is not None:
-                    archive.writestr(f"{name}.png", png.encode(array))
+            archive.writestr("mask.png", mask)
+            archive.writestr("coarse.png", png.encode(seen.coarse))
+            if seen.confidence is not None:
+                archive.writestr("confidence.png", png.encode(seen.confidence))
         return file.getvalue()
 
     @classmethod

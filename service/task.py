@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
+from service import drawing
 from service.bundle import Model
 from service.cost import DECODE_JPEG, Cost, segmenting, showing_again
 from service.drawing import Body
@@ -75,10 +76,14 @@ class Segment:
         seen = look(self.data, self.model, self.settings, turn, whole=self.view == "overlay", confidence=confidence)
         turn.stop.check()
         start = perf_counter()
-        kept = Kept(reason=self.unstored)
+        kept, mask = Kept(reason=self.unstored), None
         if self.store is not None:
-            kept = _keep(self.store, Result(self.data, seen.segmentation, model))
-        body = render(self.view, seen.segmentation, model, seen.whole, self.options, kept, turn)
+            mask = drawing.mask(seen.segmentation.mask, turn)
+            kept = _keep(self.store, Result(self.data, seen.segmentation, model), mask.content)
+        if mask is not None and self.view == "mask":
+            body = mask
+        else:
+            body = render(self.view, seen.segmentation, model, seen.whole, self.options, kept, turn)
         steps = {"queue": (begun - self.submitted) * 1e3, **seen.steps, "encode": (perf_counter() - start) * 1e3}
         pictures = (segmented(seen.segmentation, model),)
         stored = kept.reason if kept.id is None else True
@@ -172,11 +177,11 @@ def _decoded(data: bytes, settings: Settings) -> Picture:
     return decode(data, settings.max_pixels, settings.formats)
 
 
-def _keep(store: Store, result: Result) -> Kept:
-    """Store a result; one that cannot be kept is an answer all the same."""
+def _keep(store: Store, result: Result, mask: bytes) -> Kept:
+    """Store a result, whose mask is this PNG; one that cannot be kept is an answer all the same."""
     name = new_id()
     try:
-        store.put(name, result.pack())
+        store.put(name, result.pack(mask))
     except StoreFull as error:
         logger.warning("a result was not kept: %s", error)
         return Kept(reason="store full")
