@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from playwright.sync_api import Browser, Error, Page, Route, expect
 
 from service.keys import digest
@@ -309,6 +309,7 @@ def test_the_lines_of_code_give_what_is_on_the_screen(
     page.get_by_label("Opacity").fill("0.3")
     page.get_by_role("checkbox", name="green").uncheck()
     page.get_by_label(language).check()
+    expect(page.locator("#code")).to_contain_text("red,blue")
     lines = page.locator("#code").inner_text()
     if language == "curl":
         program("curl", "curl")
@@ -352,6 +353,57 @@ def test_a_turned_photo_is_shown_and_overlaid_upright(page: Page) -> None:
     tint = canvas_pixels(page.locator(f"{LEFT} .tint"))
     assert tint.shape == (320, 200, 4)
     assert tint[40, 100].tolist() == [*RED, 255] and tint[120, 100].tolist() == [*GREEN, 255]
+
+
+@pytest.mark.parametrize("turn", [1, 3, 6])
+def test_a_large_photo_is_decoded_small_until_it_is_seen_closer(browser: Browser, server: Server, turn: int) -> None:
+    photo, upright = _large_photo(turn)
+    height, width, _ = upright.shape
+    with opened(browser, f"{server.url}/", viewport={"width": 760, "height": 560}) as page:
+        page.locator("#model:enabled").wait_for()
+        show(page, photo, "photo.jpg", "image/jpeg")
+        expect(page.locator("#summary")).to_contain_text(f"{width} \N{MULTIPLICATION SIGN} {height}")
+        page.get_by_label("Opacity").fill("0")
+        page.get_by_label("Side by side").check()
+        for pane in (LEFT, RIGHT):
+            small = canvas_pixels(page.locator(f"{pane} canvas").first)[..., :3]
+            assert 0 < small.shape[0] < height / 1.9
+            assert _nearly(small, np.asarray(Image.fromarray(upright).resize(small.shape[1::-1], Image.Resampling.BOX)))
+            expect(page.locator(f"{pane} img[src]")).to_have_count(0)
+        page.get_by_label("Single").check()
+        page.locator("#view").press("1")
+        page.locator("#view").press("Escape")
+        expect(page.locator(f"{LEFT} canvas").first).to_be_hidden()
+        assert _nearly(_corner(page), upright[:200, :200])
+
+
+def _large_photo(turn: int) -> tuple[bytes, NDArray[np.uint8]]:
+    """A JPEG of four colours in noise, a megapixel in more than a quarter of a megabyte, stored as EXIF's orientation
+    `turn` says; and how a person sees it, uint8 (H, W, 3)."""
+    corners = np.array([[RED, GREEN], [BLUE, (101, 100, 99)]], np.int16).repeat(400, axis=0).repeat(600, axis=1)
+    noise = np.random.default_rng(3).integers(-60, 60, (800, 1200, 1))
+    exif, file = Image.Exif(), BytesIO()
+    exif[0x0112] = turn
+    Image.fromarray(np.clip(corners + noise, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=95, exif=exif)
+    assert file.tell() > 2**18
+    return file.getvalue(), np.asarray(ImageOps.exif_transpose(Image.open(file)))
+
+
+def _corner(page: Page) -> NDArray[np.uint8]:
+    """What is seen in the corner of the left pane once a larger picture was dragged there: RGB, uint8 (200, 200, 3)."""
+    box = page.locator(LEFT).bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 3000, box["y"] + 3000, steps=3)
+    page.mouse.up()
+    page.mouse.move(1, 1)
+    return pixels(page.screenshot(clip={"x": box["x"], "y": box["y"], "width": 200, "height": 200}))[..., :3]
+
+
+def _nearly(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    """Equal but for how a decoder rounds and scales: seldom more than a few levels apart."""
+    return one.shape == other.shape and float(np.abs(one.astype(int) - other).mean()) < 6
 
 
 def test_a_picture_that_the_browser_cannot_show_is_shown_by_the_server(page: Page, server: Server) -> None:

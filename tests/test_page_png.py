@@ -21,11 +21,16 @@ from tests.pictures import packed_png, png
 from tests.server import running
 
 READ = """async (files) => {
-    const { decodeGrey } = await import('/ui/png.js');
+    const { parseGrey, sampled } = await import('/ui/png.js');
     const read = (text) => {
         try {
             const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
-            const { width, height, levels } = decodeGrey(bytes.buffer);
+            const mask = parseGrey(bytes.buffer);
+            const { width, height } = mask;
+            const levels = mask.read();
+            for (const step of [2, 3, 64]) {
+                if (mask.read(step).join() !== sampled(levels, mask, step).join()) return `not every ${step}`;
+            }
             return [width, height, Array.from(levels, (level) => level.toString(16).padStart(2, '0')).join('')];
         } catch (problem) {
             return problem.message;

@@ -6,23 +6,24 @@ import { wordsFor } from './code.js';
 import { chosen, choose, listenToDivider, listenToZoom, parts, showScale } from './controls.js';
 import { byId, percent } from './dom.js';
 import { Downloads } from './downloads.js';
-import { listenForFiles, opened } from './inputs.js';
+import { listenForFiles } from './inputs.js';
 import { LivePanel } from './livepanel.js';
 import { Notice } from './notice.js';
 import { disagreement, HEAT_STOPS } from './paint.js';
 import { Picker } from './picker.js';
+import { opened } from './picture.js';
 import { listen } from './pointing.js';
 import { Readout } from './readout.js';
 import { segment } from './result.js';
 import { Stage } from './stage.js';
 import { warmUp } from './warm.js';
 
-const SOON = 120; // milliseconds
+const SOON = 200; // milliseconds
 
 /** The page as a whole: the picture, and what the models saw in it. */
 class Workbench {
   constructor() {
-    Object.assign(this, { file: null, visible: null, url: null, drawing: 0, describing: null, answered() {}, result: null, second: null, share: null });
+    Object.assign(this, { file: null, visible: null, drawing: 0, describing: null, answered() {}, result: null, second: null, share: null });
     this.notice = new Notice(parts('busy', 'progress', 'doing', 'notice'));
     this.stage = new Stage(byId('view'), byId('divider'), (viewport) => showScale(byId('scale'), byId('view'), viewport));
     this.readout = new Readout(byId('readout'), byId('spoken'), byId('stage'));
@@ -115,14 +116,14 @@ class Workbench {
 
   /** Show what the browser can, by default the file itself, at the moment; whether it can. */
   async show(file, blob = file, moment = null) {
-    const image = await opened(blob);
-    if (!image) {
+    const picture = await opened(blob, this.stage.sides());
+    if (!picture) {
       if (this.file === file) this.clear(); // the last picture is bare until the server shows this one
       return false;
     }
     await moment;
-    if (this.file === file) this.showPicture(image);
-    else URL.revokeObjectURL(image.src);
+    if (this.file === file) this.showPicture(picture);
+    else URL.revokeObjectURL(picture.url);
     return true;
   }
 
@@ -161,15 +162,14 @@ class Workbench {
 
   ask(model, signal) {
     const looking = `${model.name} is looking`;
-    this.notice.working(looking);
     const onProgress = (share) => !signal.aborted && this.notice.working(...(share < 1 ? ['Sending', share] : [looking]));
-    return segment(this.file, model, { signal, onProgress });
+    const answer = segment(this.file, model, { signal, onProgress });
+    this.notice.working(looking);
+    return answer;
   }
 
-  showPicture(image) {
-    if (this.url) URL.revokeObjectURL(this.url);
-    this.url = image.src;
-    this.stage.setPicture(image);
+  showPicture(picture) {
+    this.stage.setPicture(picture);
     this.forget();
     this.redraw();
   }

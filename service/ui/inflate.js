@@ -1,14 +1,17 @@
-// A zlib stream in, its bytes out (RFC 1950 and 1951). What consists of long runs, as class masks do, is filled run by run,
+// A zlib stream in, its bytes out piece by piece (RFC 1950 and 1951). What consists of long runs, as class masks do, is filled run by run,
 // in a third of the time that a DecompressionStream takes for it, and without its waits.
 
 const HEADER = 2; // bytes
+const FARTHEST = 32_768; // bytes back that a repetition may begin
+const LONGEST = 258; // bytes that one repeats at most
+const PIECE = 131_072; // bytes that are unpacked at a time: they stay in the processor's cache
 const AHEAD = 4; // bytes of zeros behind the end, as more is read than used
 const SHORT = 32; // bytes: fewer are copied one by one
 const END = 256; // the symbol that ends a block; those above are lengths
 const ORDER = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 const LENGTH_BITS = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0);
 const LENGTHS = Uint16Array.from(bases(3, LENGTH_BITS));
-LENGTHS[28] = 258; // has a code of its own, though the one before could say it
+LENGTHS[28] = LONGEST; // has a code of its own, though the one before could say it
 const DISTANCE_BITS = Uint8Array.from({ length: 30 }, (_, symbol) => Math.max(0, (symbol >> 1) - 1));
 const DISTANCES = Uint16Array.from(bases(1, DISTANCE_BITS));
 const FIXED = [
@@ -17,23 +20,56 @@ const FIXED = [
 ];
 
 /**
- * The `size` bytes that a zlib stream in a Uint8Array holds, as another; throws an Error where it is none of that size. Its
- * checksum is left alone: the connection has its own.
+ * Read a zlib stream, in a Uint8Array, of `count` records of `length` bytes: `take(bytes, from, index)` is given each, in a
+ * buffer that is used again. Throws an Error where the stream holds anything else. Its checksum is left alone: the connection
+ * has its own.
  */
-export function inflate(packed, size) {
+export function inflate(packed, count, length, take) {
   const bits = new Bits(packed);
-  const out = new Uint8Array(size);
-  let at = 0;
+  const out = new Records(count, length, take);
   for (let last = 0; !last;) {
     last = bits.take(1);
     const kind = bits.take(2);
     if (kind === 3) throw damaged();
-    if (kind === 0) at = copyStored(bits, out, at);
-    else at = copyPacked(bits, out, at, kind === 1 ? FIXED : decoders(bits));
+    if (kind === 0) copyStored(bits, out);
+    else copyPacked(bits, out, kind === 1 ? FIXED : decoders(bits));
     if (bits.place() > packed.length) throw damaged();
   }
-  if (at !== size) throw damaged();
-  return out;
+  out.end();
+}
+
+/** What has been unpacked, up to `at`, in a buffer that keeps what may be repeated, and what no record is complete with. */
+class Records {
+  constructor(count, length, take) {
+    Object.assign(this, { count, length, take, index: 0, from: 0, at: 0 });
+    this.bytes = new Uint8Array(Math.max(FARTHEST, length) + PIECE);
+    this.full = this.bytes.length - LONGEST;
+  }
+
+  /** Give away the records that are complete. */
+  give() {
+    for (; this.at - this.from >= this.length && this.index < this.count; this.index += 1) {
+      this.take(this.bytes, this.from, this.index);
+      this.from += this.length;
+    }
+  }
+
+  /** Make room after byte `at`; where that is now. */
+  makeRoom(at) {
+    this.at = at;
+    this.give();
+    if (this.index === this.count) throw damaged(); // and yet there is more
+    const passed = Math.min(this.from, at - FARTHEST);
+    this.bytes.copyWithin(0, passed, at);
+    this.from -= passed;
+    this.at -= passed;
+    return this.at;
+  }
+
+  end() {
+    this.give();
+    if (this.index !== this.count || this.from !== this.at) throw damaged();
+  }
 }
 
 /** The bits of a stream, the lowest of each byte first: `count` of them are in `held`, the others from byte `next` on. */
@@ -70,22 +106,27 @@ class Bits {
   }
 }
 
-function copyStored(bits, out, at) {
-  const place = bits.place();
-  const length = bits.bytes[place] | (bits.bytes[place + 1] << 8);
-  const from = place + 4; // the length is there twice
-  if (from + length > bits.bytes.length - AHEAD || at + length > out.length) throw damaged();
-  out.set(bits.bytes.subarray(from, from + length), at);
-  bits.move(from + length);
-  return at + length;
+function copyStored(bits, out) {
+  let place = bits.place() + 4; // the length is there twice
+  const end = place + (bits.bytes[place - 4] | (bits.bytes[place - 3] << 8));
+  if (!(end <= bits.bytes.length - AHEAD)) throw damaged(); // NaN where there is no length
+  while (place < end) {
+    if (out.at >= out.full) out.makeRoom(out.at);
+    const until = Math.min(end, place + out.full - out.at);
+    out.bytes.set(bits.bytes.subarray(place, until), out.at);
+    out.at += until - place;
+    place = until;
+  }
+  bits.move(end);
 }
 
 /** All of a block's symbols; what bits holds is in variables meanwhile, as the time goes here. */
-function copyPacked(bits, out, start, [symbols, distances]) {
+function copyPacked(bits, out, [symbols, distances]) {
   const { bytes } = bits;
+  const { bytes: found, full } = out;
   const [symbolMask, distanceMask] = [symbols.length - 1, distances.length - 1];
   let { next, held, count } = bits;
-  for (let at = start; ;) {
+  for (let { at } = out; ;) {
     for (; count < 24; count += 8) held |= bytes[next++] << count;
     let code = symbols[held & symbolMask];
     held >>>= code & 15;
@@ -93,11 +134,15 @@ function copyPacked(bits, out, start, [symbols, distances]) {
     let symbol = code >> 4;
     if (symbol === END) {
       Object.assign(bits, { next, held, count });
-      return at;
+      out.at = at;
+      return;
     }
-    if (at === out.length) throw damaged();
+    if (at >= full) {
+      if (next > bytes.length) throw damaged();
+      at = out.makeRoom(at);
+    }
     if (symbol < END) {
-      out[at++] = symbol;
+      found[at++] = symbol;
       continue;
     }
     symbol -= END + 1;
@@ -113,18 +158,18 @@ function copyPacked(bits, out, start, [symbols, distances]) {
     const distance = DISTANCES[symbol] + (held & ((1 << DISTANCE_BITS[symbol]) - 1));
     held >>>= DISTANCE_BITS[symbol];
     count -= DISTANCE_BITS[symbol];
-    if (!(distance <= at && at + length <= out.length)) throw damaged(); // NaN where there is no such symbol
-    repeat(out, at, length, distance);
+    if (!(distance <= at && length <= LONGEST)) throw damaged(); // NaN where there is no such symbol
+    repeat(found, at, length, distance);
     at += length;
   }
 }
 
 /** Write `length` bytes at a place, those of `distance` before, which may be among them. */
-function repeat(out, at, length, distance) {
+function repeat(bytes, at, length, distance) {
   const end = at + length;
-  if (length >= SHORT && distance >= length) out.copyWithin(at, at - distance, end - distance);
-  else if (length < SHORT || distance > 1) for (let to = at; to < end; to += 1) out[to] = out[to - distance];
-  else if (out[at - 1] !== 0) out.fill(out[at - 1], at, end); // zeros are there
+  if (length >= SHORT && distance >= length) bytes.copyWithin(at, at - distance, end - distance);
+  else if (length < SHORT || distance > 1) for (let to = at; to < end; to += 1) bytes[to] = bytes[to - distance];
+  else bytes.fill(bytes[at - 1], at, end);
 }
 
 /** The codes that a block brings, themselves packed. */

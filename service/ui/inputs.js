@@ -33,19 +33,3 @@ export function listenForFiles({ inputs, zone }, onFile) {
     onFile(file);
   });
 }
-
-/**
- * A picture file as an image element, as a person sees it (EXIF turned); null where the browser cannot show it. Whoever
- * gets the image revokes its URL. It is not decoded yet: a large one takes a third as long at the size it is shown in.
- */
-export function opened(blob) {
-  const image = new Image();
-  return new Promise((resolve) => {
-    image.onload = () => resolve(image);
-    image.onerror = () => {
-      URL.revokeObjectURL(image.src);
-      resolve(null);
-    };
-    image.src = URL.createObjectURL(blob);
-  });
-}

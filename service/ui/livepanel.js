@@ -1,7 +1,7 @@
 // A camera in, frames with what the net sees in them out: starts and stops, and says how fast it is.
 
 import { Problem } from './api.js';
-import { decodeGrey } from './png.js';
+import { parseGrey } from './png.js';
 import { Result } from './result.js';
 
 const WIDTH = 640; // pixels to ask the camera for: as much as nets look at, and little to send
@@ -77,7 +77,7 @@ export class LivePanel {
     canvas.getContext('2d').drawImage(frame, 0, 0);
     this.last = canvas;
     this.keep.disabled = false;
-    this.stage.showFrame(frame, new Result(model, decodeGrey(mask)));
+    this.stage.showFrame(frame, new Result(model, parseGrey(mask)));
   }
 
   /** The newest frame becomes a picture like any other. */

@@ -10,29 +10,49 @@ export class Pane {
     this.frame = element('canvas', { class: 'layer', hidden: true });
     this.tint = element('canvas', { class: 'layer tint', hidden: true });
     this.marks = element('canvas', { class: 'layer marks', hidden: true });
+    Object.assign(this, { picture: null, closer: true }); // whether all pixels of it are to be seen
     this.world = element('div', { class: 'world' }, [this.image, this.frame, this.tint, this.marks]);
     this.tag = element('span', { class: 'tag', hidden: true });
     this.element = element('div', { class: 'pane', 'data-pane': name }, [this.world, this.tag]);
   }
 
-  /** A still picture, an image element, alone. */
-  setPicture(image) {
+  /** A still picture alone, in an image element; a small canvas of it, if it has one, stands for it until it is seen closer. */
+  setPicture(picture, image) {
     Object.assign(image, { className: 'layer', alt: '', draggable: false });
     this.image.replaceWith(image);
     this.image = image;
-    this.frame.hidden = true;
+    if (picture.small) this.draw(picture.small);
+    else this.frame.hidden = true;
+    Object.assign(this, { picture, closer: picture.small === null });
     this.tint.hidden = true;
     free(this.marks);
   }
 
   /** A frame of a camera, an ImageBitmap. */
   setFrame(bitmap) {
-    if (this.frame.width !== bitmap.width || this.frame.height !== bitmap.height) {
-      [this.frame.width, this.frame.height] = [bitmap.width, bitmap.height];
+    this.picture = null;
+    this.draw(bitmap);
+  }
+
+  draw(frame) {
+    if (this.frame.width !== frame.width || this.frame.height !== frame.height) {
+      [this.frame.width, this.frame.height] = [frame.width, frame.height];
     }
-    this.frame.getContext('2d').drawImage(bitmap, 0, 0);
+    this.frame.getContext('2d').drawImage(frame, 0, 0);
     this.image.hidden = true;
     this.frame.hidden = false;
+  }
+
+  /** Show all pixels of the picture, once the browser has decoded them. */
+  seeCloser() {
+    const { image } = this;
+    this.closer = true;
+    image.src = this.picture.url;
+    image.hidden = false;
+    const uncover = () => {
+      if (this.image === image && !image.hidden) this.frame.hidden = true;
+    };
+    image.decode().then(uncover, () => {}); // where another came, or it cannot be had, the small one stays
   }
 
   /** Tint by a result's classes, or by its confidence; null: the picture alone. Every `step`-th pixel is enough. */
@@ -50,6 +70,7 @@ export class Pane {
 
   /** Let go of the picture and of what lies on it, with the memory that it takes. */
   release() {
+    this.picture = null;
     this.image.removeAttribute('src');
     free(this.tint);
     free(this.marks);
@@ -62,6 +83,7 @@ export class Pane {
     style.height = `${height}px`;
     style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
     this.world.classList.toggle('sharp', scale >= 3);
+    if (this.picture && !this.closer && width * scale * devicePixelRatio > this.frame.width) this.seeCloser();
   }
 
   /** What is said in the corner, '' for nothing. */

@@ -2,8 +2,8 @@
 
 import { damaged, inflate } from './inflate.js';
 
-/** `{width, height, levels}` of an 8-bit grey PNG, not interlaced, in an ArrayBuffer: class masks and confidences are such. */
-export function decodeGrey(buffer) {
+/** The levels of an 8-bit grey PNG, not interlaced, in an ArrayBuffer: class masks and confidences are such. */
+export function parseGrey(buffer) {
   const bytes = new Uint8Array(buffer);
   const view = new DataView(buffer);
   const packed = [];
@@ -16,12 +16,51 @@ export function decodeGrey(buffer) {
     if (kind === 'IDAT') packed.push(bytes.subarray(at + 8, at + 8 + length));
     at += length + 12;
   }
-  return { width, height, levels: levelsOf(joined(packed), width, height) };
+  return new PackedLevels(width, height, joined(packed));
 }
 
-/** The levels that the zlib stream of such a PNG holds. */
-export function levelsOf(packed, width, height) {
-  return unfilter(inflate(packed, height * (width + 1)), width, height);
+/** Levels as the zlib stream of a PNG holds them, until they are read. */
+export class PackedLevels {
+  constructor(width, height, packed) {
+    Object.assign(this, { width, height, packed });
+  }
+
+  /**
+   * Every `step`-th level of every `step`-th row, in a Uint8Array; throws an Error where they are damaged. Of the others no
+   * more than a row is in memory, as to fill it takes most of the time.
+   */
+  read(step = 1) {
+    const { width, height } = this;
+    const found = new Uint8Array(Math.ceil(width / step) * Math.ceil(height / step));
+    const [row, differences] = [rowOf(width), rowOf(width)];
+    let to = 0;
+    inflate(this.packed, height, width + 1, (bytes, from, y) => {
+      const undo = FILTERS[bytes[from]];
+      if (!undo) throw damaged();
+      differences.bytes.set(bytes.subarray(from + 1, from + 1 + width));
+      undo(row, differences);
+      if (step === 1) found.set(row.bytes.subarray(0, width), y * width);
+      else if (y % step === 0) for (let x = 0; x < width; x += step) found[to++] = row.bytes[x];
+    });
+    return found;
+  }
+}
+
+/** A row of zeros, some more than its width, by bytes and by words of four. */
+function rowOf(width) {
+  const words = new Int32Array(4 * Math.ceil(width / 16));
+  return { words, bytes: new Uint8Array(words.buffer) };
+}
+
+/** Every `step`-th value of every `step`-th row of what has been read. */
+export function sampled(values, { width, height }, step) {
+  if (step === 1) return values;
+  const [w, h] = [Math.ceil(width / step), Math.ceil(height / step)];
+  const found = new Uint8Array(w * h);
+  for (let y = 0, to = 0; y < h; y += 1) {
+    for (let x = 0, from = y * step * width; x < w; x += 1, to += 1, from += step) found[to] = values[from];
+  }
+  return found;
 }
 
 function joined(parts) {
@@ -35,52 +74,34 @@ function joined(parts) {
   return all;
 }
 
-/** Undo each row's filter in place, https://www.w3.org/TR/png-3/#9Filters, which leaves the levels at the beginning. */
-function unfilter(rows, width, height) {
-  let above = new Uint8Array(width);
-  for (let y = 0; y < height; y += 1) {
-    const from = y * (width + 1);
-    const undo = FILTERS[rows[from]];
-    if (!undo) throw damaged();
-    rows.copyWithin(y * width, from + 1, from + 1 + width);
-    const row = rows.subarray(y * width, (y + 1) * width);
-    undo(row, above);
-    above = row;
-  }
-  return rows.subarray(0, width * height);
-}
-
+/** How each filter is undone, https://www.w3.org/TR/png-3/#9Filters: the row above becomes the one that differs so. */
 const FILTERS = [
-  () => {},
-  (row) => {
-    for (let x = 1; x < row.length; x += 1) row[x] += row[x - 1];
+  (row, { bytes }) => row.bytes.set(bytes),
+  ({ bytes: row }, { bytes }) => {
+    for (let x = 0, left = 0; x < row.length; x += 1) row[x] = left = (left + bytes[x]) & 255;
   },
-  up,
-  (row, above) => {
-    for (let x = 0, left = 0; x < row.length; x += 1) row[x] = left = (row[x] + ((left + above[x]) >> 1)) & 255;
+  ({ words: row }, { words }) => {
+    const { length } = words;
+    for (let at = 0; at < length; at += 4) {
+      if ((words[at] | words[at + 1] | words[at + 2] | words[at + 3]) === 0) continue; // as nearly everywhere in class masks
+      for (let place = at; place < at + 4; place += 1) row[place] = sums(row[place], words[place]);
+    }
   },
-  (row, above) => {
+  ({ bytes: row }, { bytes }) => {
+    for (let x = 0, left = 0; x < row.length; x += 1) row[x] = left = (bytes[x] + ((left + row[x]) >> 1)) & 255;
+  },
+  ({ bytes: row }, { bytes }) => {
     for (let x = 0, left = 0, corner = 0; x < row.length; x += 1) {
-      row[x] += paeth(left, above[x], corner);
-      left = row[x];
-      corner = above[x];
+      const up = row[x];
+      row[x] = left = (bytes[x] + paeth(left, up, corner)) & 255;
+      corner = up;
     }
   },
 ];
 
-/** row += above, four bytes at a time where they lie so: class masks are all of this filter. */
-function up(row, above) {
-  if (row.length % 4 || row.byteOffset % 4 || above.byteOffset % 4) {
-    for (let x = 0; x < row.length; x += 1) row[x] += above[x];
-    return;
-  }
-  const sums = new Uint32Array(row.buffer, row.byteOffset, row.length / 4);
-  const before = new Uint32Array(above.buffer, above.byteOffset, row.length / 4);
-  for (let x = 0; x < sums.length; x += 1) {
-    const a = sums[x];
-    const b = before[x];
-    sums[x] = ((a & 0x7f7f7f7f) + (b & 0x7f7f7f7f)) ^ ((a ^ b) & 0x80808080);
-  }
+/** Four bytes plus four bytes, each by itself. */
+function sums(one, other) {
+  return ((one & 0x7f7f7f7f) + (other & 0x7f7f7f7f)) ^ ((one ^ other) & 0x80808080);
 }
 
 function paeth(left, up, corner) {

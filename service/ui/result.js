@@ -2,22 +2,34 @@
 
 import { call, Problem } from './api.js';
 import { percent } from './dom.js';
-import { decodeGrey } from './png.js';
+import { parseGrey, sampled } from './png.js';
 
 const BIG = 1 << 20; // bytes: from here on an upload takes long enough to show how far it is
 
-/** What a net saw: `ids` has a class id for each pixel. */
+/** What a net saw, as PackedLevels of class ids; `origin`: of which file, and the id by which the server keeps it. */
 export class Result {
-  constructor(model, { width, height, levels }, origin = {}) {
+  constructor(model, mask, origin = {}) {
     this.model = model;
-    this.width = width;
-    this.height = height;
-    this.ids = levels;
+    this.mask = mask;
+    this.width = mask.width;
+    this.height = mask.height;
+    this.all = null; // ids, once they are needed
     this.file = origin.file ?? null;
     this.id = origin.id ?? null;
     this.counts = null; // of pixels by class id, once `shares` has counted them
     this.levels = null; // of confidence, once `confidence` has fetched them
     this.asked = null;
+  }
+
+  /** A class id for each pixel. */
+  get ids() {
+    this.all ??= this.mask.read();
+    return this.all;
+  }
+
+  /** Every `step`-th id of every `step`-th row; a large mask is shown before it has been read whole. */
+  idsEvery(step) {
+    return step > 1 && !this.all ? this.mask.read(step) : sampled(this.ids, this, step);
   }
 
   /** The classes, each with its share, the largest first. */
@@ -44,9 +56,9 @@ export class Result {
   /** The levels of confidence, 0 to 255, asked for once; null where the model has none. */
   confidence() {
     if (!this.id && !this.file) return Promise.resolve(null); // a camera's frame is not kept
-    this.asked ??= this.view('confidence').then((blob) => blob.arrayBuffer()).then(decodeGrey).then(({ levels }) => {
-      this.levels = levels;
-      return levels;
+    this.asked ??= this.view('confidence').then((blob) => blob.arrayBuffer()).then((buffer) => {
+      this.levels = parseGrey(buffer).read();
+      return this.levels;
     }).catch((problem) => {
       if (problem.status === 422) return null; // class ids without scores
       this.asked = null;
@@ -73,7 +85,7 @@ export class Result {
 export async function segment(file, model, { signal, onProgress } = {}) {
   const response = await post(file, model, { output: 'mask', store: true }, { signal, onProgress });
   const id = response.headers.get('Content-Location')?.split('/').pop() ?? null;
-  return new Result(model, decodeGrey(await response.arrayBuffer()), { file, id });
+  return new Result(model, parseGrey(await response.arrayBuffer()), { file, id });
 }
 
 function post(file, model, options, { signal, onProgress } = {}) {

@@ -18,7 +18,7 @@ export class Stage {
     this.size = null;
     this.box = [view.clientWidth, view.clientHeight];
     this.shown = null;
-    this.picture = null; // the image, where it is no camera's frame
+    this.picture = null; // as `opened` gives it, where it is no camera's frame
     this.painted = null; // the step between painted pixels
     this.crossed = null;
     this.cross = element('div', { class: 'cross', hidden: true, 'aria-hidden': 'true' });
@@ -27,19 +27,24 @@ export class Stage {
     this.setSplit(50);
   }
 
-  /** A still picture, an image that has been loaded; what lay on the last one goes. */
-  setPicture(image) {
-    this.shown = null;
-    this.picture = image;
-    this.panes.left.setPicture(image);
-    this.setSize(image.naturalWidth, image.naturalHeight);
+  /** A still picture, as `opened` gives it; the last one goes, with what lay on it. */
+  setPicture(picture) {
+    this.forget();
+    this.picture = picture;
+    this.panes.left.setPicture(picture, picture.image ?? new Image());
+    this.setSize(picture.width, picture.height);
   }
 
   /** A camera's frame. */
   setFrame(bitmap) {
-    this.picture = null;
+    this.forget();
     this.each((pane) => pane.setFrame(bitmap));
     this.setSize(bitmap.width, bitmap.height);
+  }
+
+  forget() {
+    if (this.picture) URL.revokeObjectURL(this.picture.url);
+    Object.assign(this, { picture: null, shown: null });
   }
 
   setSize(width, height) {
@@ -61,7 +66,7 @@ export class Stage {
     this.divider.hidden = this.layout !== 'swipe';
     const { right } = this.panes;
     if (this.layout === 'single') right.release();
-    else if (this.picture && right.image.src !== this.picture.src) right.setPicture(this.picture.cloneNode());
+    else if (this.picture && right.picture !== this.picture) right.setPicture(this.picture, this.picture.image?.cloneNode() ?? new Image());
     const labels = this.layout === 'single' ? ['', ''] : shown.labels;
     this.panes.left.label(labels[0]);
     this.panes.right.label(labels[1]);
@@ -106,6 +111,11 @@ export class Stage {
     const inRight = this.layout === 'swipe' ? x > (this.box[0] * this.split) / 100 : this.isInRight(x, y);
     const [left, top] = this.layout === 'side' && inRight ? this.offset() : [0, 0];
     return { side: inRight ? 'right' : 'left', point: [x - left, y - top], pixel: this.viewport.pixel([x - left, y - top]) };
+  }
+
+  /** Its sides in pixels of the screen. */
+  sides() {
+    return this.box.map((side) => side * devicePixelRatio);
   }
 
   /** Mark a pixel with a cross in the left pane; null takes it away. */
