@@ -36,7 +36,7 @@ class Result:
     model: Snapshot
 
     def pack(self, mask: bytes) -> bytes:
-        """A zip: `model.json`, `picture`, and the arrays as PNGs; `mask` is that of the class mask."""
+        """A zip: `model.json`, `picture`, and the arrays as PNGs, of which `mask` is the class mask's."""
         seen, file = self.segmentation, BytesIO()
         with ZipFile(file, "w") as archive:  # pictures are packed already
             archive.writestr("model.json", self.model.model_dump_json())

@@ -309,7 +309,7 @@ def test_the_lines_of_code_give_what_is_on_the_screen(
     page.get_by_label("Opacity").fill("0.3")
     page.get_by_role("checkbox", name="green").uncheck()
     page.get_by_label(language).check()
-    expect(page.locator("#code")).to_contain_text("red,blue")
+    expect(page.locator("#code")).to_contain_text("classes=")
     lines = page.locator("#code").inner_text()
     if language == "curl":
         program("curl", "curl")
@@ -434,6 +434,20 @@ def test_a_slow_upload_shows_how_far_it_is(page: Page) -> None:
     assert 0 < float(page.locator("#progress").get_attribute("value") or 0) < 1
     network.send("Network.emulateNetworkConditions", slow | {"uploadThroughput": -1})
     wait_for_result(page)
+
+
+@pytest.mark.parametrize("layer", ["Classes", "Confidence"])
+def test_a_damaged_mask_is_told_of_and_asked_for_again(layer: str, page: Page, server: Server) -> None:
+    damaged = ask(server, "mask")[:-40]
+    page.route("**/segment?*", lambda route: route.fulfill(body=damaged, content_type="image/png"), times=1)
+    page.get_by_role("radio", name=layer).check()
+    page.locator("#file").set_input_files({"name": "street.png", "mimeType": "image/png", "buffer": PNG})
+    expect(page.locator("#notice")).to_contain_text("damaged")
+    page.get_by_label("Side by side").check()
+    page.get_by_role("button", name="Try again").click()
+    wait_for_result(page)
+    page.get_by_role("radio", name="Classes").check()
+    assert alike(seen(page, RIGHT), overlay(server))
 
 
 def test_a_server_that_stops_is_told_of_and_found_again(browser: Browser, models: Path, tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def pictures() -> list[NDArray[np.uint8]]:
         np.tile(random.integers(0, 256, (1, 301), dtype=np.uint8), (120, 1)),
         np.array([[7]], np.uint8),
         np.zeros((300, 5), np.uint8),
+        np.repeat(random.integers(0, 12, (6, 4000), dtype=np.uint8), 10, axis=1),
     ]
 
 

@@ -145,6 +145,7 @@ class Workbench {
           await this.visible;
         }
         if (signal.aborted) return;
+        if (chosen('layer') === 'confidence') result.idsEvery(64); // what is damaged is told of here
         this.result = result;
         this.draw();
         performance.mark('segserve:overlay');
@@ -154,8 +155,8 @@ class Workbench {
       if (!other) return;
       const second = await this.ask(other, signal);
       if (signal.aborted) return;
-      this.second = second;
       this.share = disagreement(this.result, second);
+      this.second = second;
       this.redraw();
     }, () => this.run());
   }
@@ -177,8 +178,8 @@ class Workbench {
   /** Do one thing at a time; what goes wrong is told, with `again` as the way out. */
   attempt(work, again) {
     return this.notice.attempt(work, ({ status }) => {
-      if (this.result) this.redraw();
-      else this.clear();
+      if (this.result && status !== undefined) this.redraw();
+      else this.clear(); // without a status it may be damaged
       if ([413, 415, 422].includes(status)) return [['Open another picture', () => byId('file').click()]];
       return [['Try again', status === 404 ? () => this.start() : again]]; // 404: the models are others than they were
     });

@@ -10,30 +10,25 @@ export class Pane {
     this.frame = element('canvas', { class: 'layer', hidden: true });
     this.tint = element('canvas', { class: 'layer tint', hidden: true });
     this.marks = element('canvas', { class: 'layer marks', hidden: true });
-    Object.assign(this, { picture: null, closer: true }); // whether all pixels of it are to be seen
+    this.picture = null; // as `opened` gives it
     this.world = element('div', { class: 'world' }, [this.image, this.frame, this.tint, this.marks]);
     this.tag = element('span', { class: 'tag', hidden: true });
     this.element = element('div', { class: 'pane', 'data-pane': name }, [this.world, this.tag]);
   }
 
-  /** A still picture alone, in an image element; a small canvas of it, if it has one, stands for it until it is seen closer. */
-  setPicture(picture, image) {
+  /** A still picture alone, in its image element; its small canvas, if it has one, until it is seen closer. */
+  setPicture(picture, image = new Image()) {
     Object.assign(image, { className: 'layer', alt: '', draggable: false });
     this.image.replaceWith(image);
     this.image = image;
     if (picture.small) this.draw(picture.small);
     else this.frame.hidden = true;
-    Object.assign(this, { picture, closer: picture.small === null });
+    this.picture = picture;
     this.tint.hidden = true;
     free(this.marks);
   }
 
-  /** A frame of a camera, an ImageBitmap. */
-  setFrame(bitmap) {
-    this.picture = null;
-    this.draw(bitmap);
-  }
-
+  /** A small canvas, or a frame of a camera, an ImageBitmap. */
   draw(frame) {
     if (this.frame.width !== frame.width || this.frame.height !== frame.height) {
       [this.frame.width, this.frame.height] = [frame.width, frame.height];
@@ -46,7 +41,6 @@ export class Pane {
   /** Show all pixels of the picture, once the browser has decoded them. */
   seeCloser() {
     const { image } = this;
-    this.closer = true;
     image.src = this.picture.url;
     image.hidden = false;
     const uncover = () => {
@@ -70,6 +64,7 @@ export class Pane {
 
   /** Let go of the picture and of what lies on it, with the memory that it takes. */
   release() {
+    if (this.picture) free(this.frame);
     this.picture = null;
     this.image.removeAttribute('src');
     free(this.tint);
@@ -83,7 +78,7 @@ export class Pane {
     style.height = `${height}px`;
     style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
     this.world.classList.toggle('sharp', scale >= 3);
-    if (this.picture && !this.closer && width * scale * devicePixelRatio > this.frame.width) this.seeCloser();
+    if (this.picture && !this.image.src && width * scale * devicePixelRatio > this.frame.width) this.seeCloser();
   }
 
   /** What is said in the corner, '' for nothing. */

@@ -11,14 +11,14 @@ const FINEST = 4; // eighths of the sides of a JPEG: with more, too little would
 export async function opened(blob, box) {
   const small = await smallOf(blob, box).catch(() => null);
   const url = URL.createObjectURL(blob);
-  if (small) return { url, image: null, ...small };
+  if (small) return { url, ...small };
   const image = new Image();
   const loaded = new Promise((resolve) => {
     image.onload = () => resolve(true);
     image.onerror = () => resolve(false);
   });
   image.src = url; // not decoded yet: a large one takes a third as long at the size it is shown in
-  if (await loaded) return { url, image, small: null, width: image.naturalWidth, height: image.naturalHeight };
+  if (await loaded) return { url, image, width: image.naturalWidth, height: image.naturalHeight };
   URL.revokeObjectURL(url);
   return null;
 }
@@ -28,9 +28,10 @@ async function smallOf(blob, box) {
   const data = await blob.arrayBuffer();
   const sides = sidesOf(new DataView(data));
   const scale = Math.max(...[sides, sides.toReversed()].map(([width, height]) => Math.min(box[0] / width, box[1] / height)));
-  const eighths = Math.ceil(8 * scale); // it may be turned
+  const eighths = Math.max(1, Math.ceil(8 * scale)); // it may be turned
   if (!(eighths <= FINEST)) return null;
   const [desiredWidth, desiredHeight] = sides.map((side) => Math.ceil((side * eighths) / 8) + 1); // too few by a hair are halved
+  if (desiredWidth === desiredHeight && sides[0] !== sides[1]) return null; // nobody could tell whether it is
   const decoder = new ImageDecoder({ data, type: blob.type, desiredWidth, desiredHeight });
   const { image: frame } = await decoder.decode().finally(() => decoder.close());
   const [width, height] = frame.displayWidth > frame.displayHeight === sides[0] > sides[1] ? sides : sides.toReversed();
@@ -39,7 +40,7 @@ async function smallOf(blob, box) {
 
 /** Width and height as a JPEG's first frame header says, before it is turned; NaN where there is none. */
 function sidesOf(view) {
-  for (let at = 2; at + 9 < view.byteLength; at += 2 + view.getUint16(at + 2)) {
+  for (let at = 2; at + 9 < view.byteLength && view.getUint8(at) === 255; at += 2 + view.getUint16(at + 2)) {
     const marker = view.getUint16(at) - 0xffc0;
     if (marker === 0 || (marker > 0 && marker < 16 && marker % 4)) return [view.getUint16(at + 7), view.getUint16(at + 5)];
   }

@@ -31,20 +31,23 @@ export class Stage {
   setPicture(picture) {
     this.forget();
     this.picture = picture;
-    this.panes.left.setPicture(picture, picture.image ?? new Image());
+    this.panes.left.setPicture(picture, picture.image);
     this.setSize(picture.width, picture.height);
   }
 
   /** A camera's frame. */
   setFrame(bitmap) {
     this.forget();
-    this.each((pane) => pane.setFrame(bitmap));
+    this.each((pane) => pane.draw(bitmap));
     this.setSize(bitmap.width, bitmap.height);
   }
 
   forget() {
     if (this.picture) URL.revokeObjectURL(this.picture.url);
     Object.assign(this, { picture: null, shown: null });
+    this.each((pane) => {
+      pane.picture = null;
+    });
   }
 
   setSize(width, height) {
@@ -66,7 +69,7 @@ export class Stage {
     this.divider.hidden = this.layout !== 'swipe';
     const { right } = this.panes;
     if (this.layout === 'single') right.release();
-    else if (this.picture && right.picture !== this.picture) right.setPicture(this.picture, this.picture.image?.cloneNode() ?? new Image());
+    else if (this.picture && right.picture !== this.picture) right.setPicture(this.picture, this.picture.image?.cloneNode());
     const labels = this.layout === 'single' ? ['', ''] : shown.labels;
     this.panes.left.label(labels[0]);
     this.panes.right.label(labels[1]);
