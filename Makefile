@@ -22,7 +22,7 @@ test: $(VENV)/.dev ## Install everything and run the test suite
 test-environment: $(VENV)/.dev ## Install the service alone into a fresh environment and serve from it
 	$(BIN)/pytest -m environment
 
-test-long: $(VENV)/.dev ## What the suite leaves out since it takes long: shipped models on every validation picture, large nets, Ray, short benchmarks
+test-long: $(VENV)/.dev ## What the suite leaves out since it takes long: shipped models on every validation picture, large nets, Ray, short benchmarks, the README
 	$(BIN)/pytest -m long
 
 test-container: $(VENV)/.dev ## Build the image and run it, without a container engine (Linux, root, debootstrap, buildah)

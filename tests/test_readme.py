@@ -111,6 +111,7 @@ def lines(block: str) -> list[str]:
     return [command for line in joined if (command := re.sub(r"\s+#.*", "", line).strip())]
 
 
+@pytest.mark.long
 def test_a_newcomer_who_types_what_the_readme_says_gets_what_it_promises(newcomer: Newcomer) -> None:
     for language, block in blocks():
         if language == "json":
