@@ -558,6 +558,24 @@ def test_the_picture_before_stays_in_view_while_the_net_looks_at_the_next(page: 
     expect(notice).to_be_hidden()
 
 
+def test_sending_a_picture_changes_nothing_that_is_drawn(page: Page) -> None:
+    """A frame takes its time from the net, and the overlay would have to wait for the screen's next one."""
+    send = """bytes => {
+        const [input, data] = [document.getElementById('file'), new DataTransfer()];
+        data.items.add(new File([new Uint8Array(bytes)], 'street.png', { type: 'image/png' }));
+        const observer = new MutationObserver(() => {});
+        observer.observe(document, { attributes: true, childList: true, subtree: true });
+        input.files = data.files;
+        input.dispatchEvent(new Event('change'));
+        const changed = observer.takeRecords().map(({ target }) => target);
+        observer.disconnect();
+        return changed.filter(({ parentElement }) => parentElement.checkVisibility()).map(({ id }) => id);
+    }"""
+    for height in (200, 100):
+        assert page.evaluate(send, list(encoded(PICTURE[:height]))) == []
+        expect(page.locator("#summary")).to_contain_text(f"320 \N{MULTIPLICATION SIGN} {height}")
+
+
 def test_while_a_picture_that_the_browser_cannot_show_is_awaited_nothing_is_said_of_the_one_before(page: Page) -> None:
     show(page)
     held: list[Route] = []

@@ -87,12 +87,12 @@ class Workbench {
   open(file) {
     this.livePanel.stop();
     Object.assign(this, { file, result: null, second: null, share: null });
-    const running = this.run(); // first of all: whatever else is done now takes its time from the net
+    const running = this.run(); // first: whatever else is done now takes its time from the net
     this.visible = this.show(file, file, this.answerSoon());
     return running;
   }
 
-  /** Until the answer is there, but not for long: painted together with its overlay, a picture takes one frame less. */
+  /** Until the answer is there, but not for long: painted with its overlay, a picture takes one frame less. */
   answerSoon() {
     return new Promise((resolve) => {
       this.answered = resolve;
@@ -114,7 +114,7 @@ class Workbench {
     this.redraw();
   }
 
-  /** Show what the browser can, by default the file itself, at the moment; whether it can. */
+  /** Show what the browser can, by default the file, at the moment; whether it can. */
   async show(file, blob = file, moment = null) {
     const picture = await opened(blob, this.stage.sides());
     if (!picture) {

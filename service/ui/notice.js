@@ -24,7 +24,7 @@ export class Notice {
     }
   }
 
-  /** Give up what goes on, and forget what went wrong. */
+  /** Give up what goes on, and forget what went wrong. What is hidden is left alone: to hide it again costs a frame. */
   stop() {
     this.own?.abort();
     this.idle();
@@ -46,7 +46,7 @@ export class Notice {
   idle() {
     clearTimeout(this.timer);
     this.timer = null;
-    this.busy.hidden = true;
+    if (!this.busy.hidden) this.busy.hidden = true;
   }
 
   /** Say what went wrong; `actions` are [label, function] pairs. */
@@ -65,6 +65,7 @@ export class Notice {
   }
 
   clear() {
+    if (this.notice.hidden) return;
     this.notice.hidden = true;
     this.notice.replaceChildren();
   }

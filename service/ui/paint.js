@@ -3,7 +3,7 @@
 import { sampled } from './png.js';
 
 const MOST_PIXELS = 16e6; // of a canvas: beyond, the browsers of phones give up
-const STRIP = 1 << 16; // pixels painted at a time: those of a whole picture would not stay in the processor's cache
+const STRIP = 1 << 16; // pixels painted at a time: they stay in the processor's cache
 
 /** The colours of confidence, from none at all (bright) to certain (dark). */
 export const HEAT_STOPS = ['#fff3b0', '#fdb44b', '#f0603e', '#a8327d', '#4a2484', '#12123a'];

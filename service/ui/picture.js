@@ -17,7 +17,7 @@ export async function opened(blob, box) {
     image.onload = () => resolve(true);
     image.onerror = () => resolve(false);
   });
-  image.src = url; // not decoded yet: a large one takes a third as long at the size it is shown in
+  image.src = url; // not decoded yet: it takes less at the size it is shown in
   if (await loaded) return { url, image, width: image.naturalWidth, height: image.naturalHeight };
   URL.revokeObjectURL(url);
   return null;

@@ -136,7 +136,7 @@ export class Stage {
     this.place();
   }
 
-  /** The view's sides are remembered: to ask for them in the midst of changes costs a layout of its own. */
+  /** The view's sides are remembered: to ask for them amid changes costs a layout. */
   resize() {
     this.box = [this.view.clientWidth, this.view.clientHeight];
     this.fitPanes();

@@ -1,4 +1,4 @@
-// Nothing in, and nothing out: a browser compiles what has run often, so a mask of no one's is read and painted until it has.
+// Nothing in, nothing out: browsers compile what has run often, so a mask of no one's is read and painted until they have.
 
 import { paintClasses } from './paint.js';
 import { PackedLevels } from './png.js';
