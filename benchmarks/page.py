@@ -47,12 +47,15 @@ PAINTED = """async () => {
 
 @click.command()
 @click.option("--rounds", default=9, show_default=True)
+@click.option("--model", default="camvid-lite", show_default=True)
 @click.option("--models", default="models", show_default=True, type=click.Path(path_type=Path))
 @click.option("--folder", default="runs/bench", show_default=True, type=click.Path(path_type=Path))
-def main(rounds: int, models: Path, folder: Path) -> None:
+def main(rounds: int, model: str, models: Path, folder: Path) -> None:
     """Print, for each size of picture, the bare call, the page's first overlay, and how much longer it takes."""
     folder.mkdir(parents=True, exist_ok=True)
-    click.echo(f"{machine()}\n\n| picture | page | bare call, ms | first overlay, ms | ratio |\n|---|---|---|---|---|")
+    click.echo(
+        f"{machine()}, {model}\n\n| picture | page | bare call, ms | first overlay, ms | ratio |\n|---|---|---|---|---|"
+    )
     with (
         running(models, folder / "page.log") as server,
         sync_playwright() as playwright,
@@ -60,23 +63,24 @@ def main(rounds: int, models: Path, folder: Path) -> None:
     ):
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = chromium.new_page()
-        _load(page, server.url)
+        url = f"{server.url}/?model={model}"
+        _load(page, url)
         for name, sides in SIZES.items():
             picture = photo(*sides)
             for anew in (False, True):
-                pairs = [_pair(client, page, picture, server.url if anew else None) for _ in range(rounds + 1)][1:]
+                pairs = [_pair(client, page, picture, model, url if anew else None) for _ in range(rounds + 1)][1:]
                 bare, shown = (median(pair[index] for pair in pairs) for index in (0, 1))
                 state = "just loaded" if anew else "in use"
                 click.echo(f"| {name} | {state} | {bare:.0f} | {shown:.0f} | {shown / bare:.2f} |")
 
 
-def _pair(client: httpx.Client, page: Page, picture: bytes, url: str | None) -> tuple[float, float]:
+def _pair(client: httpx.Client, page: Page, picture: bytes, model: str, url: str | None) -> tuple[float, float]:
     """Milliseconds of the bare call and of the overlay, on the page as it is or loaded again from the URL."""
     if url:
         _load(page, url)
     _hand_over(page, picture)
     page.wait_for_timeout(PAUSE)
-    return _bare(client, picture), float(page.evaluate(PAINTED))
+    return _bare(client, picture, model), float(page.evaluate(PAINTED))
 
 
 def _load(page: Page, url: str) -> None:
@@ -96,10 +100,10 @@ def _hand_over(page: Page, picture: bytes) -> None:
     )
 
 
-def _bare(client: httpx.Client, picture: bytes) -> float:
+def _bare(client: httpx.Client, picture: bytes, model: str) -> float:
     """Milliseconds of the call itself, from a client that does nothing with the answer."""
     start = perf_counter()
-    parameters, headers = {"output": "mask", "store": "true"}, {"Content-Type": "image/jpeg"}
+    parameters, headers = {"model": model, "output": "mask", "store": "true"}, {"Content-Type": "image/jpeg"}
     client.post("/segment", params=parameters, content=picture, headers=headers).raise_for_status()
     return 1000 * (perf_counter() - start)
 
