@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from time import monotonic
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,11 @@ unpooling may put nearly tied values elsewhere."""
 
 
 PATIENCE = 180
-"""Seconds after which torch is not going to follow a net at sizes that are symbols; nets that it does takes a few."""
+"""Seconds after which torch is not going to follow a net at sizes that are symbols, all tries together; nets that it
+does takes a few."""
+
+LEAST_SECONDS = 1
+"""For a try where earlier ones have used up the time."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +47,23 @@ def programs(
 ) -> Iterator[Traced]:
     """`net` (in eval mode, taking uint8 (N, H, W, depth)) as programs that answer as it does, the freest first.
 
-    `size` (height, width) is one that they must take; `fixed` leaves out those that take several; a try at those may
-    take so many `seconds`. Raises Refusal where torch cannot follow the net at all, or where the net does not take the
-    size, naming the nearest that it takes.
+    `size` (height, width) is one that they must take; `fixed` leaves out those that take several; all tries at those
+    may take so many `seconds`. Raises Refusal where torch cannot follow the net at all, or where the net does not take
+    the size, naming the nearest that it takes.
     """
     probe = Probe(net, depth)
     alone = probe.failure(probe.usual_size(size), batch=3)
     reasons = [] if alone is None else [f"a batch of 3: {alone}"]
     stuck = set() if alone is None else {"batch"}
-    right = 0
+    right, left = 0, seconds
     for plan in _plans(probe, size, fixed, reasons):
         # With a constant batch it will fail as before, unless the batch was what stood in the way.
         needless = not plan.batch and "batch" not in stuck and plan.multiple_of
         if plan.free & stuck or needless:
             continue
-        found = _attempt(net, plan, probe, seconds)
+        start = monotonic()
+        found = _attempt(net, plan, probe, left if plan.multiple_of else seconds)
+        left = max(left - (monotonic() - start), LEAST_SECONDS)
         if isinstance(found, ExportedProgram):
             right += 1
             yield Traced(found, plan, "; ".join(dict.fromkeys(reasons[:2])))
@@ -97,9 +104,11 @@ def _attempt(net: nn.Module, plan: Plan, probe: Probe, seconds: float) -> Export
             program = plan.export(net, probe.depth)
         answer = program.module()
     except OutOfPatience:
-        values = {"batch": 1, "height": plan.example[0], "width": plan.example[1]}
-        constants = ", ".join(f"{name} can only be {values[name]}" for name in sorted(plan.free))
-        return f"torch did not come to an end within {seconds:g} s: {constants}"
+        height, width = plan.example
+        constants = (
+            f"height can only be {height}, width can only be {width}" if plan.multiple_of else "batch can only be 1"
+        )
+        return f"torch did not come to an end within {seconds:.0f} s: {constants}"
     except Exception as error:  # whatever torch may find
         return _why(error)
     sizes = [plan.example]

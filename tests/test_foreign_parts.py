@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import sleep
 from types import SimpleNamespace
 from typing import Any
 
@@ -205,8 +206,22 @@ def test_a_net_that_torch_does_not_come_to_an_end_with_is_exported_at_one_size()
 
     next(programs(served(halved), 3))  # the first time takes torch seconds
     traced = next(programs(served(endless), 3, (64, 96), seconds=1))
-    assert str(traced.plan) == "64x96 alone, batch 1"
+    assert str(traced.plan) == "64x96 alone, batch free"
     assert "did not come to an end within 1 s" in traced.reason
+
+
+def test_tries_at_several_sizes_share_their_time() -> None:
+    tries = []
+
+    def slow(x: Tensor) -> Tensor:
+        if not isinstance(x.shape[2], int):
+            tries.append(x)
+            sleep(1.5)
+            raise ValueError("sides must be numbers")
+        return x * 2
+
+    traced = next(programs(served(slow), 3, (64, 96), seconds=2))
+    assert (str(traced.plan), len(tries)) == ("64x96 alone, batch free", 2)
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
