@@ -1,15 +1,17 @@
-"""`python -m benchmarks.page`: the page's first overlay in Chromium beside the bare call that it waits for, medians.
+"""`python -m benchmarks.page`: the page's first overlay in Chromium beside the bare calls for it, medians.
 
-Both begin with the same bytes in memory and a connection that is open; the page is one on which pictures have been
-looked at, or one that has just been loaded, whose scripts the browser runs for the first time. The bare call is the
-page's own, the mask of a picture that is stored, and ends when it has been read; the page is done when the frame that
-shows the overlay has been painted. Browser and server share the machine's cores.
+All begin with the same bytes in memory and a connection that is open; the page is one on which pictures have been
+looked at, or one that has just been loaded, whose scripts the browser runs for the first time. The bare calls are the
+page's own, for the mask of a picture that is stored, and the one for the overlay itself; they end when the answer has
+been read. The page is done when the frame that shows the overlay has been painted. Browser and server share the
+machine's cores.
 """
 
 from __future__ import annotations
 
 import shutil
 from base64 import b64encode
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -24,8 +26,13 @@ from tests.server import running
 
 SIZES = {"0.2 MP": (480, 360), "0.7 MP": (960, 720), "12 MP": (4000, 3000)}
 
+CALLS = ({"output": "mask", "store": "true"}, {"output": "overlay"})
+
+HEAD = """| picture | page | mask call, ms | overlay call, ms | first overlay, ms | to mask call | to overlay call |
+|---|---|---|---|---|---|---|"""
+
 PAUSE = 300
-"""Milliseconds in which the browser ends what is left of the last round."""
+"""Milliseconds before each, in which browser and server end what is left of the last one."""
 
 PAINTED = """async () => {
     const [input, data] = [document.getElementById('file'), new DataTransfer()];
@@ -51,11 +58,9 @@ PAINTED = """async () => {
 @click.option("--models", default="models", show_default=True, type=click.Path(path_type=Path))
 @click.option("--folder", default="runs/bench", show_default=True, type=click.Path(path_type=Path))
 def main(rounds: int, model: str, models: Path, folder: Path) -> None:
-    """Print, for each size of picture, the bare call, the page's first overlay, and how much longer it takes."""
+    """Print, for each size of picture, the bare calls, the page's first overlay, and how much longer it takes."""
     folder.mkdir(parents=True, exist_ok=True)
-    click.echo(
-        f"{machine()}, {model}\n\n| picture | page | bare call, ms | first overlay, ms | ratio |\n|---|---|---|---|---|"
-    )
+    click.echo(f"{machine()}, {model}\n\n{HEAD}")
     with (
         running(models, folder / "page.log") as server,
         sync_playwright() as playwright,
@@ -68,19 +73,24 @@ def main(rounds: int, model: str, models: Path, folder: Path) -> None:
         for name, sides in SIZES.items():
             picture = photo(*sides)
             for anew in (False, True):
-                pairs = [_pair(client, page, picture, model, url if anew else None) for _ in range(rounds + 1)][1:]
-                bare, shown = (median(pair[index] for pair in pairs) for index in (0, 1))
+                measured = [_measured(client, page, picture, model, url if anew else None) for _ in range(rounds + 1)]
+                mask, overlay, shown = (median(times) for times in zip(*measured[1:], strict=True))
                 state = "just loaded" if anew else "in use"
-                click.echo(f"| {name} | {state} | {bare:.0f} | {shown:.0f} | {shown / bare:.2f} |")
+                times = f"{mask:.0f} | {overlay:.0f} | {shown:.0f} | {shown / mask:.2f} | {shown / overlay:.2f}"
+                click.echo(f"| {name} | {state} | {times} |")
 
 
-def _pair(client: httpx.Client, page: Page, picture: bytes, model: str, url: str | None) -> tuple[float, float]:
-    """Milliseconds of the bare call and of the overlay, on the page as it is or loaded again from the URL."""
+def _measured(client: httpx.Client, page: Page, picture: bytes, model: str, url: str | None) -> tuple[float, ...]:
+    """Milliseconds of each bare call, then of the overlay on the page, as it is or loaded again from the URL."""
     if url:
         _load(page, url)
     _hand_over(page, picture)
+    bare = []
+    for call in CALLS:
+        page.wait_for_timeout(PAUSE)
+        bare.append(_bare(client, picture, {"model": model, **call}))
     page.wait_for_timeout(PAUSE)
-    return _bare(client, picture, model), float(page.evaluate(PAINTED))
+    return *bare, float(page.evaluate(PAINTED))
 
 
 def _load(page: Page, url: str) -> None:
@@ -100,10 +110,10 @@ def _hand_over(page: Page, picture: bytes) -> None:
     )
 
 
-def _bare(client: httpx.Client, picture: bytes, model: str) -> float:
+def _bare(client: httpx.Client, picture: bytes, parameters: Mapping[str, str]) -> float:
     """Milliseconds of the call itself, from a client that does nothing with the answer."""
     start = perf_counter()
-    parameters, headers = {"model": model, "output": "mask", "store": "true"}, {"Content-Type": "image/jpeg"}
+    headers = {"Content-Type": "image/jpeg"}
     client.post("/segment", params=parameters, content=picture, headers=headers).raise_for_status()
     return 1000 * (perf_counter() - start)
 
