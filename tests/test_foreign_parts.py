@@ -211,7 +211,7 @@ def test_a_net_that_torch_does_not_come_to_an_end_with_is_exported_at_one_size()
 
 
 def test_tries_at_several_sizes_share_their_time() -> None:
-    tries = []
+    tries: list[Tensor] = []
 
     def slow(x: Tensor) -> Tensor:
         if not isinstance(x.shape[2], int):
