@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from service.cores import cpus_for
 from service.errors import BundleError, DeadlineExceeded
 from service.manifest import InputSpec, Manifest
 from service.onnxfile import axis_names, has_external_data
@@ -175,6 +176,9 @@ def _open(path: Path, providers: Sequence[str], threads: int, spec: InputSpec, a
     # After a run its threads would wait for the next one in a loop that keeps a core busy for 50 ms and more, while the
     # mask is still to be made, and others want to use that core.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if others := cpus_for(threads)[1:]:  # the caller's own is not among its threads
+        affinities = ";".join(str(cpu + 1) for cpu in others)
+        options.add_session_config_entry("session.intra_op_thread_affinities", affinities)
     if spec.fit == "native":
         # The arena and the memory patterns grow with every new size of picture, and are never given back.
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from service.turn import Stop
 from tests.bundles import BLUE, GREEN, RED, REDNESS, ROLLED, Layout, Net, bands, seal, write_bundle
 
 CPU = ["cpu"]
+CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 PICTURE = bands(RED, GREEN, BLUE)
 SEEN = PICTURE.argmax(axis=2).astype(np.uint8)
 
@@ -157,6 +159,24 @@ def test_sides_that_share_a_name_stay_free(names: tuple[str | None, ...], tmp_pa
     opened = open_bundle(folder, CPU).graph
     assert [side for side in opened.shape if side == "side"] == ["side", "side"]
     assert opened(np.zeros((1, 24, 32, 3), np.uint8)).scores is not None
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="there are no two CPUs to choose from")
+def test_a_net_that_is_opened_for_all_cpus_has_a_thread_on_each_but_the_callers(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path)
+
+    def threads() -> set[int]:
+        return {int(task.name) for task in Path("/proc/self/task").iterdir()}
+
+    def places(cores: int) -> list[set[int]]:
+        before = threads()
+        graph = Graph(folder / "model.onnx", read_manifest(folder), CPU, cores)
+        found = [os.sched_getaffinity(task) for task in threads() - before]
+        del graph
+        return found
+
+    assert sorted(places(len(CPUS)), key=min) == [{cpu} for cpu in CPUS[1:]]
+    assert places(len(CPUS) + 1) == [set(CPUS)] * len(CPUS)
 
 
 def test_a_golden_file_survives_being_written_and_read(tmp_path: Path) -> None:

@@ -13,7 +13,11 @@ import pytest
 from service.cores import ONE_CORE, CorePool, usable_cores
 from service.turn import Turn
 
-AFFINITY = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+AFFINITY = len(CPUS) or os.cpu_count() or 1
+
+on_several_cpus = pytest.mark.skipif(len(CPUS) < 2, reason="there are no two CPUs to choose from")
 
 
 @pytest.fixture
@@ -126,6 +130,39 @@ def test_never_more_threads_run_than_there_are_cores() -> None:
     work(0)  # at least this one is alone
     assert most == 2
     assert spread >= 1
+
+
+@on_several_cpus
+def test_threads_of_work_that_has_all_cpus_have_one_each() -> None:
+    pool, met = CorePool(len(CPUS)), threading.Barrier(len(CPUS), timeout=10)
+
+    def place(start: int, stop: int) -> set[int]:
+        met.wait()  # each in a thread of its own
+        return os.sched_getaffinity(0)
+
+    for _ in range(2):
+        with pool.inside(), pool.spread() as cores:
+            own, *others = cores.split(len(CPUS), place)
+        assert [own, *sorted(others)] == [{cpu} for cpu in CPUS]
+        assert os.sched_getaffinity(0) == set(CPUS)
+    with pytest.raises(ZeroDivisionError), pool.inside(), pool.spread():
+        _ = 1 / 0
+    assert os.sched_getaffinity(0) == set(CPUS)
+
+
+@on_several_cpus
+@pytest.mark.parametrize("cores", [1, len(CPUS) - 1, len(CPUS) + 1])
+def test_where_others_may_use_cpus_too_the_system_chooses_them(cores: int) -> None:
+    pool = CorePool(cores)
+    with pool.inside(), pool.spread() as share:
+        assert all(place == set(CPUS) for place in share.split(cores, lambda *_: os.sched_getaffinity(0)))
+
+
+@on_several_cpus
+def test_work_beside_other_work_runs_on_any_cpu() -> None:
+    pool = CorePool(len(CPUS))
+    with pool.inside(), pool.inside(), pool.spread():
+        assert os.sched_getaffinity(0) == set(CPUS)
 
 
 def test_bands_cover_everything_once_and_come_in_order(pool: CorePool) -> None:
