@@ -47,9 +47,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield started
 
 
-def ask(server: Server, model: str, timeout: float) -> httpx.Response:
+def ask(server: Server, model: str, timeout: float, client: httpx.Client | None = None) -> httpx.Response:
     parameters: dict[str, str | float] = {"model": model, "timeout": timeout}
-    return httpx.post(f"{server.url}/segment", params=parameters, files={"image": photo()}, timeout=60)
+    post = client.post if client else httpx.post
+    return post(f"{server.url}/segment", params=parameters, files={"image": photo()}, timeout=60)
 
 
 def answer_to_a_head(server: Server, target: str) -> bytes:
@@ -80,8 +81,9 @@ def test_waiting_work_ends_at_its_deadline(server: Server) -> None:
 
 def test_overload_is_429_with_retry_after_and_health_still_answers(server: Server) -> None:
     assert ask(server, "slow", timeout=30).status_code == 200  # now the server knows how long it takes
-    with ThreadPoolExecutor(48) as clients:
-        answers = [clients.submit(ask, server, "slow", 2) for _ in range(48)]
+    # One client for all: to make one takes so long that a fast server would be done with some before others ask.
+    with httpx.Client() as client, ThreadPoolExecutor(48) as clients:
+        answers = [clients.submit(ask, server, "slow", 2, client) for _ in range(48)]
         refused = next(done.result() for done in as_completed(answers) if done.result().status_code == 429)
         assert b" 429 " in answer_to_a_head(server, "/segment?model=slow&timeout=0.2")
         assert httpx.get(f"{server.url}/health/ready", timeout=5).status_code == 200
