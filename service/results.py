@@ -28,43 +28,58 @@ OFF = "off"
 
 @dataclass(frozen=True)
 class Result:
-    """All that any view of a segmented picture is made of: the picture's bytes as they were uploaded, what the net saw
-    in it, and what its classes are."""
+    """All that any view of a segmented picture is made of: the picture's bytes as they were uploaded, what its classes
+    are, and as PNGs the class mask, and at the net's resolution the classes and, if there is one, the confidence."""
 
     picture: bytes
-    segmentation: Segmentation
     model: Snapshot
+    mask: bytes
+    coarse: bytes
+    confidence: bytes | None
 
-    def pack(self, mask: bytes) -> bytes:
-        """A zip: `model.json`, `picture`, and the arrays as PNGs, of which `mask` is the class mask's."""
-        seen, file = self.segmentation, BytesIO()
+    @classmethod
+    def of(cls, picture: bytes, segmentation: Segmentation, model: Snapshot, mask: bytes) -> Result:
+        """What is kept of a picture; its mask has been drawn for the answer."""
+        levels = segmentation.confidence
+        confidence = None if levels is None else png.encode(levels)
+        return cls(picture, model, mask, png.encode(segmentation.coarse), confidence)
+
+    def pack(self) -> bytes:
+        """A zip: `model.json`, `picture`, and the PNGs."""
+        file = BytesIO()
         with ZipFile(file, "w") as archive:  # pictures are packed already
             archive.writestr("model.json", self.model.model_dump_json())
             archive.writestr("picture", self.picture)
-            archive.writestr("mask.png", mask)
-            archive.writestr("coarse.png", png.encode(seen.coarse))
-            if seen.confidence is not None:
-                archive.writestr("confidence.png", png.encode(seen.confidence))
+            archive.writestr("mask.png", self.mask)
+            archive.writestr("coarse.png", self.coarse)
+            if self.confidence is not None:
+                archive.writestr("confidence.png", self.confidence)
         return file.getvalue()
 
     @classmethod
     def unpack(cls, data: bytes) -> Result:
         """The result that `pack` wrote. Raises UnknownResult where the bytes are damaged, as by a power cut."""
-        try:
-            return cls._read(data)
-        except (BadZipFile, KeyError, OSError, ValueError) as error:
-            raise UnknownResult(f"the stored result is damaged ({error}): POST the picture again") from error
+        with _undamaged(), ZipFile(BytesIO(data)) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+            model = Snapshot.model_validate_json(files["model.json"])
+            return cls(files["picture"], model, files["mask.png"], files["coarse.png"], files.get("confidence.png"))
 
-    @classmethod
-    def _read(cls, data: bytes) -> Result:
-        with ZipFile(BytesIO(data)) as archive:
-            model = Snapshot.model_validate_json(archive.read("model.json"))
-            arrays = {name[:-4]: _array(archive.read(name)) for name in archive.namelist() if name.endswith(".png")}
-            picture = archive.read("picture")
-        mask = arrays["mask"]
-        tally = Tally.of(fill_labels(np.empty_like(mask), (0, 0), mask))
-        segmentation = Segmentation(mask, tally, arrays["coarse"], arrays.get("confidence"), 0.0, 0.0)
-        return cls(picture, segmentation, model)
+    def segmentation(self) -> Segmentation:
+        """What the net saw, decoded. Raises UnknownResult where it is damaged."""
+        with _undamaged():
+            mask = _array(self.mask)
+            tally = Tally.of(fill_labels(np.empty_like(mask), (0, 0), mask))
+            confidence = None if self.confidence is None else _array(self.confidence)
+            return Segmentation(mask, tally, _array(self.coarse), confidence, 0.0, 0.0)
+
+
+@contextmanager
+def _undamaged() -> Iterator[None]:
+    """Read what is stored. Raises UnknownResult where it is not as it was written."""
+    try:
+        yield
+    except (BadZipFile, KeyError, OSError, ValueError) as error:
+        raise UnknownResult(f"the stored result is damaged ({error}): POST the picture again") from error
 
 
 def _array(png: bytes) -> NDArray[np.uint8]:

@@ -79,7 +79,7 @@ class Segment:
         kept, mask = Kept(reason=self.unstored), None
         if self.store is not None:
             mask = drawing.mask(seen.segmentation.mask, turn)
-            kept = _keep(self.store, Result(self.data, seen.segmentation, model), mask.content)
+            kept = _keep(self.store, Result.of(self.data, seen.segmentation, model, mask.content))
         if mask is not None and self.view == "mask":
             body = mask
         else:
@@ -117,11 +117,15 @@ class ShowAgain:
         if self.known:
             return None
         result = Result.unpack(data)
+        segmentation = None if self.view == "mask" else result.segmentation()
         fetched = perf_counter()
         turn.stop.check()
-        picture = partial(_decoded, result.picture, self.settings)
-        options, kept = self.options(result.model), Kept(self.id)
-        body = render(self.view, result.segmentation, result.model, picture, options, kept, turn)
+        options = self.options(result.model)
+        if segmentation is None:
+            body = Body(result.mask, "image/png")
+        else:
+            picture = partial(_decoded, result.picture, self.settings)
+            body = render(self.view, segmentation, result.model, picture, options, Kept(self.id), turn)
         steps = {
             "queue": (begun - self.submitted) * 1e3,
             "decode": (fetched - begun) * 1e3,
@@ -177,11 +181,11 @@ def _decoded(data: bytes, settings: Settings) -> Picture:
     return decode(data, settings.max_pixels, settings.formats)
 
 
-def _keep(store: Store, result: Result, mask: bytes) -> Kept:
-    """Store a result, whose mask is this PNG; one that cannot be kept is an answer all the same."""
+def _keep(store: Store, result: Result) -> Kept:
+    """Store a result; one that cannot be kept is an answer all the same."""
     name = new_id()
     try:
-        store.put(name, result.pack(mask))
+        store.put(name, result.pack())
     except StoreFull as error:
         logger.warning("a result was not kept: %s", error)
         return Kept(reason="store full")

@@ -93,6 +93,13 @@ def test_the_picture_comes_back_as_it_was_with_other_options(client: httpx.Clien
     assert {entry["name"]: entry.get("components") for entry in counted} == {"red": 1, "green": None, "blue": None}
 
 
+def test_a_stored_mask_is_the_file_that_was_answered(client: httpx.Client) -> None:
+    first = client.post("/segment?output=mask&store=true", files={"image": FLAG})
+    again = client.get(f"{first.headers['content-location']}/mask")
+    assert again.content == first.content
+    assert again.headers["content-type"] == "image/png"
+
+
 def test_a_client_that_has_the_answer_is_told_so(client: httpx.Client) -> None:
     location = f"{stored(client)}/mask"
     first = client.get(location)
