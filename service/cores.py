@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from threading import Condition
 from typing import TypeVar
@@ -16,6 +15,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 CGROUP = Path("/sys/fs/cgroup")
+TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class CorePool:
     """Shares `count` cores out among pieces of work, each in a thread of its own: never more threads run than cores.
 
     Work is `inside` with one core; where no other is, nor is expected, it may `spread` over all, and newcomers wait for
-    its end. Work that waits for a thread is `expect`ed, until somebody says `forget`. Where there are no other CPUs,
-    each thread of work that is spread has one of its own meanwhile.
+    its end. Work that waits for a thread is `expect`ed, until somebody says `forget`. Where the
+    process may use no more than `count` CPUs, each thread of work that is spread has one of its own.
     """
 
     def __init__(self, count: int) -> None:
@@ -54,7 +54,9 @@ class CorePool:
         self._cpus = cpus_for(count)
         others = iter(self._cpus[1:])
         self._helpers = ThreadPoolExecutor(
-            max(count - 1, 1), thread_name_prefix="band", initializer=lambda: _keep_to(set(islice(others, 1)))
+            max(count - 1, 1),
+            thread_name_prefix="band",
+            initializer=(lambda: _settle(self._cpus, next(others))) if self._cpus else None,
         )
         self._changed = Condition()
         self._inside = 0
@@ -101,7 +103,7 @@ class CorePool:
             yield Cores(shared=True)
             return
         try:
-            with _on(self._cpus[:1]):
+            with _on_first(self._cpus):
                 yield Cores(self.count, self._helpers)
         finally:
             with self._changed:
@@ -113,7 +115,7 @@ class CorePool:
         self._helpers.shutdown()
 
 
-def cpus_for(threads: int) -> tuple[int, ...]:
+def cpus_for(threads: int, topology: Path = TOPOLOGY) -> tuple[int, ...]:
     """A CPU for each of so many threads that work at once, the caller's first, where these are all that the process
     may use; else none, as it is the system that knows which ones others leave free.
 
@@ -121,25 +123,42 @@ def cpus_for(threads: int) -> tuple[int, ...]:
     CPUs look taken: a net of 7 ms took 14 then.
     """
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    return tuple(cpus) if 1 < len(cpus) == threads else ()
+    if not 1 < len(cpus) == threads:
+        return ()
+    cores = [_core(cpu, topology) for cpu in cpus]
+    # Work may need fewer threads: the second CPU of a core comes after the first ones of all.
+    ranks = [cores[:place].count(core) for place, core in enumerate(cores)]
+    return tuple(cpu for _, cpu in sorted(zip(ranks, cpus, strict=True)))
 
 
-def _keep_to(cpus: Collection[int]) -> None:
-    """Run this thread on these CPUs from now on; none: where it runs."""
-    if cpus:
-        with suppress(OSError):  # the process may have lost them
-            os.sched_setaffinity(0, cpus)
+def _core(cpu: int, topology: Path) -> str:
+    """What the CPUs of a core have in common."""
+    try:
+        return (topology / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text()
+    except OSError:
+        return f"unknown, of {cpu}"
+
+
+def _settle(cpus: Collection[int], own: int) -> None:
+    """Run this thread on CPU `own` from now on; where the process has lost it, on any of these: whoever started the
+    thread may have been kept to one."""
+    for places in (cpus, {own}):
+        with suppress(OSError):
+            os.sched_setaffinity(0, places)
 
 
 @contextmanager
-def _on(cpus: Collection[int]) -> Iterator[None]:
-    """Run this thread on these CPUs meanwhile; none: anywhere."""
-    before = os.sched_getaffinity(0) if cpus else ()
-    _keep_to(cpus)
+def _on_first(cpus: Sequence[int]) -> Iterator[None]:
+    """Run this thread on the first of these CPUs meanwhile, where they are still all that it may use."""
+    if not cpus or os.sched_getaffinity(0) != set(cpus):
+        yield
+        return
+    os.sched_setaffinity(0, cpus[:1])
     try:
         yield
     finally:
-        _keep_to(before)
+        with suppress(OSError):  # the process may have lost them all
+            os.sched_setaffinity(0, cpus)
 
 
 def usable_cores(cgroup: Path = CGROUP) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cores import ONE_CORE, CorePool, usable_cores
+from service.cores import ONE_CORE, CorePool, cpus_for, usable_cores
 from service.turn import Turn
 
 CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -143,7 +143,8 @@ def test_threads_of_work_that_has_all_cpus_have_one_each() -> None:
     for _ in range(2):
         with pool.inside(), pool.spread() as cores:
             own, *others = cores.split(len(CPUS), place)
-        assert [own, *sorted(others)] == [{cpu} for cpu in CPUS]
+        assert own == {CPUS[0]}
+        assert sorted(others, key=min) == [{cpu} for cpu in CPUS[1:]]
         assert os.sched_getaffinity(0) == set(CPUS)
     with pytest.raises(ZeroDivisionError), pool.inside(), pool.spread():
         _ = 1 / 0
@@ -151,18 +152,55 @@ def test_threads_of_work_that_has_all_cpus_have_one_each() -> None:
 
 
 @on_several_cpus
-@pytest.mark.parametrize("cores", [1, len(CPUS) - 1, len(CPUS) + 1])
-def test_where_others_may_use_cpus_too_the_system_chooses_them(cores: int) -> None:
-    pool = CorePool(cores)
-    with pool.inside(), pool.spread() as share:
-        assert all(place == set(CPUS) for place in share.split(cores, lambda *_: os.sched_getaffinity(0)))
-
-
-@on_several_cpus
 def test_work_beside_other_work_runs_on_any_cpu() -> None:
     pool = CorePool(len(CPUS))
     with pool.inside(), pool.inside(), pool.spread():
         assert os.sched_getaffinity(0) == set(CPUS)
+
+
+@on_several_cpus
+def test_where_others_may_use_cpus_too_the_system_chooses_them() -> None:
+    pool = CorePool(len(CPUS) + 1)
+    with pool.inside(), pool.spread() as share:
+        assert all(place == set(CPUS) for place in share.split(pool.count, lambda *_: os.sched_getaffinity(0)))
+
+
+@on_several_cpus
+def test_a_thread_that_may_use_fewer_cpus_than_the_pool_once_could_is_left_there() -> None:
+    pool = CorePool(len(CPUS))
+
+    def placed() -> list[set[int]]:
+        os.sched_setaffinity(0, CPUS[1:])  # as where a container has lost one
+        with pool.inside(), pool.spread():
+            return [os.sched_getaffinity(0)]
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(placed).result() == [set(CPUS[1:])]
+        assert thread.submit(os.sched_getaffinity, 0).result() == set(CPUS[1:])
+
+
+@pytest.mark.skipif(not CPUS, reason="this system does not say which CPUs may be used")
+@pytest.mark.parametrize(
+    ("siblings", "order"),
+    [
+        ({}, (0, 1, 2, 3)),
+        ({0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}, (0, 2, 1, 3)),
+        ({0: "0,2", 1: "1,3", 2: "0,2", 3: "1,3"}, (0, 1, 2, 3)),
+    ],
+)
+def test_cores_get_a_thread_each_before_one_gets_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siblings: dict[int, str], order: tuple[int, ...]
+) -> None:
+    for cpu, text in siblings.items():
+        file = tmp_path / f"cpu{cpu}" / "topology" / "thread_siblings_list"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"{text}\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert cpus_for(4, tmp_path) == order
+    for threads in (0, 1, 2, 3, 5):
+        assert cpus_for(threads, tmp_path) == ()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    assert cpus_for(1, tmp_path) == ()
 
 
 def test_bands_cover_everything_once_and_come_in_order(pool: CorePool) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from zipfile import ZipFile
 
 import httpx
 import numpy as np
@@ -91,13 +92,6 @@ def test_the_picture_comes_back_as_it_was_with_other_options(client: httpx.Clien
     assert tinted.content != overlay.content
     counted = client.get(location, params={"count": "red"}).json()["classes"]
     assert {entry["name"]: entry.get("components") for entry in counted} == {"red": 1, "green": None, "blue": None}
-
-
-def test_a_stored_mask_is_the_file_that_was_answered(client: httpx.Client) -> None:
-    first = client.post("/segment?output=mask&store=true", files={"image": FLAG})
-    again = client.get(f"{first.headers['content-location']}/mask")
-    assert again.content == first.content
-    assert again.headers["content-type"] == "image/png"
 
 
 def test_a_client_that_has_the_answer_is_told_so(client: httpx.Client) -> None:
@@ -234,6 +228,30 @@ def test_a_damaged_result_is_a_404_that_says_so(models: Path, tmp_path: Path) ->
             answer = httpx.get(f"{server.url}{location}/mask")
             assert (answer.status_code, answer.json()["code"]) == (404, "unknown-result")
             assert "damaged" in answer.json()["detail"]
+
+
+def test_a_stored_mask_is_answered_as_it_lies_there_and_other_views_are_drawn_from_it(
+    models: Path, tmp_path: Path
+) -> None:
+    with running(models, tmp_path / "log", {"RESULTS": f"dir:{tmp_path}/results"}) as server:
+        location = httpx.post(f"{server.url}/segment", files={"image": FLAG}).headers["content-location"]
+        (file,) = (tmp_path / "results").glob("*.result")
+        with ZipFile(file) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+
+        def answer_with(mask: bytes, view: str) -> httpx.Response:
+            with ZipFile(file, "w") as archive:
+                for name, content in {**parts, "mask.png": mask}.items():
+                    archive.writestr(name, content)
+            return httpx.get(f"{server.url}{location}/{view}")
+
+        black = encoded(np.zeros(PICTURE.shape[:2], np.uint8))
+        answer = answer_with(black, "mask")
+        assert (answer.content, answer.headers["content-type"]) == (black, "image/png")
+        assert [found["id"] for found in answer_with(black, "json").json()["classes"]] == [0]
+        answer = answer_with(b"no picture", "json")
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown-result")
+        assert "damaged" in answer.json()["detail"]
 
 
 def test_the_folder_of_results_is_private_and_gone_with_the_server(
