@@ -139,12 +139,16 @@ def _core(cpu: int, topology: Path) -> str:
         return f"unknown, of {cpu}"
 
 
+def _keep_to(cpus: Collection[int]) -> None:
+    """Run this thread on these CPUs from now on, unless the process has lost them, or must not choose."""
+    with suppress(OSError):
+        os.sched_setaffinity(0, cpus)
+
+
 def _settle(cpus: Collection[int], own: int) -> None:
-    """Run this thread on CPU `own` from now on; where the process has lost it, on any of these: whoever started the
-    thread may have been kept to one."""
-    for places in (cpus, {own}):
-        with suppress(OSError):
-            os.sched_setaffinity(0, places)
+    """Run this thread on CPU `own` from now on, else on any of these: whoever started it may have been kept to one."""
+    _keep_to(cpus)
+    _keep_to({own})
 
 
 @contextmanager
@@ -153,12 +157,11 @@ def _on_first(cpus: Sequence[int]) -> Iterator[None]:
     if not cpus or os.sched_getaffinity(0) != set(cpus):
         yield
         return
-    os.sched_setaffinity(0, cpus[:1])
+    _keep_to(cpus[:1])
     try:
         yield
     finally:
-        with suppress(OSError):  # the process may have lost them all
-            os.sched_setaffinity(0, cpus)
+        _keep_to(cpus)
 
 
 def usable_cores(cgroup: Path = CGROUP) -> int:

@@ -179,6 +179,17 @@ def test_a_thread_that_may_use_fewer_cpus_than_the_pool_once_could_is_left_there
         assert thread.submit(os.sched_getaffinity, 0).result() == set(CPUS[1:])
 
 
+@on_several_cpus
+def test_where_threads_must_not_choose_their_cpu_work_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    pool = CorePool(len(CPUS))
+    with pool.inside(), pool.spread() as cores:
+        assert sum(cores.split(100, lambda start, stop: stop - start)) == 100
+
+
 @pytest.mark.skipif(not CPUS, reason="this system does not say which CPUs may be used")
 @pytest.mark.parametrize(
     ("siblings", "order"),
