@@ -11,20 +11,17 @@ from __future__ import annotations
 
 import shutil
 from base64 import b64encode
-from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 
 import click
 import httpx
 from playwright.sync_api import Page, sync_playwright
 
+from benchmarks.call import call
 from benchmarks.machine import machine
-from benchmarks.photos import photo
+from benchmarks.photos import SIZES, photo
 from tests.server import running
-
-SIZES = {"0.2 MP": (480, 360), "0.7 MP": (960, 720), "12 MP": (4000, 3000)}
 
 CALLS = ({"output": "mask", "store": "true"}, {"output": "overlay"})
 
@@ -86,9 +83,9 @@ def _measured(client: httpx.Client, page: Page, picture: bytes, model: str, url:
         _load(page, url)
     _hand_over(page, picture)
     bare = []
-    for call in CALLS:
+    for parameters in CALLS:
         page.wait_for_timeout(PAUSE)
-        bare.append(_bare(client, picture, {"model": model, **call}))
+        bare.append(call(client, picture, {"model": model, **parameters}))
     page.wait_for_timeout(PAUSE)
     return *bare, float(page.evaluate(PAINTED))
 
@@ -108,14 +105,6 @@ def _hand_over(page: Page, picture: bytes) -> None:
         }""",
         b64encode(picture).decode(),
     )
-
-
-def _bare(client: httpx.Client, picture: bytes, parameters: Mapping[str, str]) -> float:
-    """Milliseconds of the call itself, from a client that does nothing with the answer."""
-    start = perf_counter()
-    headers = {"Content-Type": "image/jpeg"}
-    client.post("/segment", params=parameters, content=picture, headers=headers).raise_for_status()
-    return 1000 * (perf_counter() - start)
 
 
 if __name__ == "__main__":

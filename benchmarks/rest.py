@@ -7,16 +7,19 @@ rest, only the last of three calls in a row counts.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import product
 from statistics import median, quantiles
-from time import perf_counter, sleep
+from time import sleep
 
 import click
 import httpx
 
+from benchmarks.call import call
 from benchmarks.machine import machine
-from benchmarks.photos import photo
-
-SIZES = {"0.2 MP": (480, 360), "0.7 MP": (960, 720), "12 MP": (4000, 3000)}
+from benchmarks.photos import SIZES, photo
 
 
 @click.command()
@@ -31,37 +34,26 @@ def main(urls: tuple[str, ...], rounds: int, model: str, views: str, pictures: s
     click.echo(f"{machine()}, {model}\n")
     click.echo(f"| picture | view | rest, s | {' | '.join(urls)} | ratio |")
     click.echo("|---" * (4 + len(urls)) + "|")
-    with httpx.Client(timeout=60) as client:
-        for size in pictures.split(","):
-            picture = photo(*SIZES[size])
-            for view in views.split(","):
-                for rest in map(float, rests.split(",")):
-                    asks = [(client, url, picture, {"model": model, "output": view}) for url in urls]
-                    click.echo(f"| {size} | {view} | {rest:g} | {_row(asks, rounds, rest)} |")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(httpx.Client(base_url=url, timeout=60)) for url in urls]
+        photos = {size: photo(*SIZES[size]) for size in pictures.split(",")}
+        for size, view, rest in product(photos, views.split(","), map(float, rests.split(","))):
+            calls = [partial(call, client, photos[size], {"model": model, "output": view}) for client in clients]
+            click.echo(f"| {size} | {view} | {rest:g} | {_row(calls, rounds, rest)} |")
 
 
-Ask = tuple[httpx.Client, str, bytes, dict[str, str]]
-
-
-def _row(asks: list[Ask], rounds: int, rest: float) -> str:
-    times: list[list[float]] = [[] for _ in asks]
+def _row(calls: Sequence[Callable[[], float]], rounds: int, rest: float) -> str:
+    times: list[list[float]] = [[] for _ in calls]
     for turn in range(rounds + 1):
-        for place in random.sample(range(len(asks)), len(asks)):
+        for place in random.sample(range(len(calls)), len(calls)):
             for _ in range(1 if rest else 3):
                 sleep(rest)
-                milliseconds = _milliseconds(*asks[place])
+                milliseconds = calls[place]()
             if turn:  # the first warms up
                 times[place].append(milliseconds)
     medians = [median(found) for found in times]
     cells = [f"{middle:.1f} ({quantiles(found, n=10)[-1]:.1f})" for middle, found in zip(medians, times, strict=True)]
     return " | ".join([*cells, ", ".join(f"{middle / medians[0]:.2f}" for middle in medians[1:])])
-
-
-def _milliseconds(client: httpx.Client, url: str, picture: bytes, parameters: dict[str, str]) -> float:
-    start = perf_counter()
-    headers = {"Content-Type": "image/jpeg"}
-    client.post(f"{url}/segment", params=parameters, content=picture, headers=headers).raise_for_status()
-    return 1000 * (perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ class CorePool:
     """Shares `count` cores out among pieces of work, each in a thread of its own: never more threads run than cores.
 
     Work is `inside` with one core; where no other is, nor is expected, it may `spread` over all, and newcomers wait for
-    its end. Work that waits for a thread is `expect`ed, until somebody says `forget`. Where the
-    process may use no more than `count` CPUs, each thread of work that is spread has one of its own.
+    its end. Work that waits for a thread is `expect`ed, until somebody says `forget`. Where the process may use no
+    more than `count` CPUs, each thread of work that is spread has one of its own.
     """
 
     def __init__(self, count: int) -> None:
@@ -122,13 +122,18 @@ def cpus_for(threads: int, topology: Path = TOPOLOGY) -> tuple[int, ...]:
     A system may wake two of the threads on one CPU and leave another idle, above all in a virtual machine, where idle
     CPUs look taken: a net of 7 ms took 14 then.
     """
-    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    cpus = _allowed()
     if not 1 < len(cpus) == threads:
         return ()
     cores = [_core(cpu, topology) for cpu in cpus]
     # Work may need fewer threads: the second CPU of a core comes after the first ones of all.
     ranks = [cores[:place].count(core) for place, core in enumerate(cores)]
     return tuple(cpu for _, cpu in sorted(zip(ranks, cpus, strict=True)))
+
+
+def _allowed() -> list[int]:
+    """The CPUs that this thread may use; none where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def _core(cpu: int, topology: Path) -> str:
@@ -166,7 +171,7 @@ def _on_first(cpus: Sequence[int]) -> Iterator[None]:
 
 def usable_cores(cgroup: Path = CGROUP) -> int:
     """How many cores this process may use: its affinity, and its container's CPU quota where that is lower."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    affinity = len(_allowed()) or os.cpu_count() or 1
     quota = _quota(cgroup)
     return affinity if quota is None else max(1, min(affinity, math.floor(quota)))
 

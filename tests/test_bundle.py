@@ -22,9 +22,9 @@ from service.segmenter import Segmenter
 from service.sharing import Sharing
 from service.turn import Stop
 from tests.bundles import BLUE, GREEN, RED, REDNESS, ROLLED, Layout, Net, bands, seal, write_bundle
+from tests.cpus import CPUS, on_several_cpus
 
 CPU = ["cpu"]
-CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 PICTURE = bands(RED, GREEN, BLUE)
 SEEN = PICTURE.argmax(axis=2).astype(np.uint8)
 
@@ -161,7 +161,7 @@ def test_sides_that_share_a_name_stay_free(names: tuple[str | None, ...], tmp_pa
     assert opened(np.zeros((1, 24, 32, 3), np.uint8)).scores is not None
 
 
-@pytest.mark.skipif(len(CPUS) < 2, reason="there are no two CPUs to choose from")
+@on_several_cpus
 @pytest.mark.parametrize(
     ("cores", "places"), [(len(CPUS), [{cpu} for cpu in CPUS[1:]]), (len(CPUS) + 1, [set(CPUS)] * len(CPUS))]
 )

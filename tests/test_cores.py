@@ -12,12 +12,9 @@ import pytest
 
 from service.cores import ONE_CORE, CorePool, cpus_for, usable_cores
 from service.turn import Turn
-
-CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+from tests.cpus import CPUS, on_several_cpus
 
 AFFINITY = len(CPUS) or os.cpu_count() or 1
-
-on_several_cpus = pytest.mark.skipif(len(CPUS) < 2, reason="there are no two CPUs to choose from")
 
 
 @pytest.fixture
